@@ -1,0 +1,33 @@
+"""The Python blocks of the README and the documentation are run as tests, each file in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+sys.path.insert(0, str(Path(__file__).parent / "tests"))
+
+
+def _enter(namespace: dict[str, Any]) -> None:
+    """A working folder with the model that the examples plan: true headers, no weights."""
+    import synthetic
+
+    namespace["_home"], namespace["_folder"] = os.getcwd(), TemporaryDirectory()
+    os.chdir(namespace["_folder"].name)
+    synthetic.exl3(Path("models/Llama-3.1-70B-EXL3-4.0bpw"), synthetic.LLAMA_70B, 4.0)
+
+
+def _leave(namespace: dict[str, Any]) -> None:
+    os.chdir(namespace["_home"])
+    namespace["_folder"].cleanup()
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"], setup=_enter, teardown=_leave
+).pytest()

@@ -1,0 +1,260 @@
+"""hydra-infer: words to calls, calls to print. No logic lives here.
+
+Exit status: 0 good, 1 the answer is no (does not fit, unhealthy, failed), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .errors import ConfigError, HydraError, MissingExtra, UnknownGpu, UnknownModel
+from .units import parse_tokens
+
+if TYPE_CHECKING:
+    from .router import Router
+
+__all__ = ["main"]
+
+_USAGE_ERRORS = (ConfigError, UnknownGpu, UnknownModel, MissingExtra)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit status."""
+    arguments = _parser().parse_args(argv)
+    if not hasattr(arguments, "run"):
+        _parser().print_help()
+        return 2
+    try:
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return int(status)
+    except HydraError as error:
+        print(f"hydra-infer: {error}", file=sys.stderr)
+        return 2 if isinstance(error, _USAGE_ERRORS) else 1
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+
+
+# ---- commands ------------------------------------------------------------------------------------------------
+
+
+def _demo(_: argparse.Namespace) -> int:
+    from .ops.demo import demo
+
+    demo()
+    return 0
+
+
+def _gpus(arguments: argparse.Namespace) -> int:
+    from .hardware.nvml import gpus
+
+    cards = gpus()
+    if arguments.json:
+        _print_json([card.to_dict() for card in cards])
+        return 0
+    for card in cards:
+        print(card)
+    if not cards:
+        print("no NVIDIA card, or no driver, on this machine")
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from .engines.bundled import model_file
+    from .planning import plan
+
+    planned = plan(
+        model_file(arguments.model),
+        gpus=_gpu_names(arguments.gpus),
+        context=arguments.context,
+        cache=arguments.cache,
+        split=arguments.split,
+        slots=arguments.slots,
+        chunk=arguments.chunk,
+        gpu_split=arguments.gpu_split,
+        reserve=arguments.reserve,
+        bpw=arguments.bpw,
+        format=arguments.format,
+    )
+    if arguments.json:
+        _print_json(planned.to_dict())
+    else:
+        print(planned)
+    return 0 if planned.fits else 1
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    with contextlib.ExitStack() as stack:
+        router = stack.enter_context(_router(arguments) if arguments.url else _local(arguments, stack))
+        model = arguments.model or _only_model(router)
+        history: list[dict[str, Any]] = []
+        for question in [" ".join(arguments.message)] if arguments.message else _lines():
+            history.append({"role": "user", "content": question})
+            history.append({"role": "assistant", "content": _say(router, model, history, arguments)})
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    with _router(arguments) as router:
+        status = router.status()
+    if arguments.json:
+        _print_json(status.to_dict())
+    else:
+        print(status)
+    return 0 if status.healthy else 1
+
+
+# ---- what the commands share ---------------------------------------------------------------------------------
+
+
+def _router(arguments: argparse.Namespace) -> Router:
+    """A router over the servers named by --url."""
+    from .router import Router
+    from .routing.backend import Backend
+
+    key = None
+    if arguments.api_key_env:
+        key = os.environ.get(arguments.api_key_env)
+        if not key:
+            raise ConfigError(
+                f"the environment variable {arguments.api_key_env} is not set",
+                hint="--api-key-env names the variable that holds the key",
+            )
+    return Router([Backend.openai(url, api_key=key) for url in arguments.url])
+
+
+def _local(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Router:
+    """A router over one engine, loaded in this process."""
+    from .engines.load import load
+    from .router import Router
+    from .routing.backend import Backend
+
+    engine = stack.enter_context(load(arguments.load, context=arguments.context, threads=arguments.threads))
+    return Router([Backend.engine(engine)])
+
+
+def _only_model(router: Router) -> str:
+    models = list(router.models())
+    if len(models) != 1:
+        raise ConfigError(f"--model is needed: served are {', '.join(models) or 'none (no server answered)'}")
+    return models[0]
+
+
+def _lines() -> Iterator[str]:
+    """The questions that a person types, or a pipe brings, one a line."""
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _say(router: Router, model: str, messages: list[dict[str, Any]], arguments: argparse.Namespace) -> str:
+    fields = {"max_tokens": arguments.max_tokens, "temperature": arguments.temperature}
+    with router.stream(model, messages, **fields) as stream:
+        for chunk in stream:
+            if not arguments.json:
+                print(chunk.text, end="", flush=True)
+    if arguments.json:
+        _print_json(stream.reply.to_dict())
+    else:
+        print()
+    return stream.text
+
+
+def _gpu_names(given: list[str] | None) -> list[str] | None:
+    """--gpus 'RTX 5090, RTX 4090' and --gpus twice mean the same; --gpus none: no card."""
+    if given is None:
+        return None
+    names = [name.strip() for text in given for name in text.split(",") if name.strip()]
+    return [] if names == ["none"] else names
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+# ---- words ---------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hydra-infer", description="Plan, run and route language models on your own graphics cards."
+    )
+    parser.add_argument("--version", action="version", version=f"hydra-infer {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    _command(commands, "demo", _demo, "a plan, two local servers, a failover and an answer, on this machine")
+
+    gpus = _command(commands, "gpus", _gpus, "this machine's NVIDIA cards, in PCI order")
+    gpus.add_argument("--json", action="store_true")
+
+    plan = _command(commands, "plan", _plan, "will this model fit on these cards? (exit status 1: no)")
+    plan.add_argument("model", help="a model folder, a .gguf file, a config.json, or smollm2")
+    plan.add_argument("--gpus", action="append", metavar="NAMES", help="'RTX 5090, RTX 4090'; 'none'; default: this machine's")
+    plan.add_argument("--context", type=_tokens, default=8192, metavar="TOKENS", help="8192 or 32k")
+    plan.add_argument("--cache", default="fp16", help="fp16, q8, q6, q4, or 'k,v' bits")
+    plan.add_argument("--split", default="auto", choices=["auto", "single", "layers", "tensor"])
+    plan.add_argument("--gpu-split", type=_numbers, metavar="GIB,GIB")
+    plan.add_argument("--reserve", type=_numbers, metavar="GIB,GIB")
+    plan.add_argument("--slots", type=int, default=1, help="requests at once")
+    plan.add_argument("--chunk", type=int, default=2048, help="tokens of the prompt at once")
+    plan.add_argument("--bpw", type=float, help="bits per weight, for a config.json alone")
+    plan.add_argument("--format", help="format, for a config.json alone")
+    plan.add_argument("--json", action="store_true")
+
+    chat = _command(commands, "chat", _chat, "ask a server, or a model loaded here; without a message, line by line")
+    chat.add_argument("message", nargs="*")
+    chat.add_argument("--model", help="the model's name; not needed where there is only one")
+    chat.add_argument(
+        "--load", default="smollm2", metavar="MODEL", help="what to load here when no --url is given (default: smollm2)"
+    )
+    chat.add_argument("--context", type=_tokens, default=4096, metavar="TOKENS")
+    chat.add_argument("--threads", type=int)
+    chat.add_argument("--max-tokens", type=int)
+    chat.add_argument("--temperature", type=float)
+    _servers(chat, required=False)
+
+    status = _command(commands, "status", _status, "ask servers how they are (exit status 1: not all well)")
+    _servers(status, required=True)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:  # noqa: A002
+    command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
+    command.set_defaults(run=run)
+    return command
+
+
+def _servers(command: argparse.ArgumentParser, *, required: bool) -> None:
+    command.add_argument(
+        "--url", action="append", required=required, help="an OpenAI-compatible server; may be given several times, in order"
+    )
+    command.add_argument("--api-key-env", metavar="VARIABLE", help="the environment variable that holds the servers' key")
+    command.add_argument("--json", action="store_true")
+
+
+def _tokens(text: str) -> int:
+    try:
+        return parse_tokens(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,267 @@
+"""What an answer is, for engines and routers alike: its pieces (Chunk) and the whole (Reply), from OpenAI-shaped events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["Assembler", "Chunk", "Embeddings", "Reply", "Timings", "Usage"]
+
+JsonDict = dict[str, Any]
+
+# The thinking part is spelled in two ways: vLLM, TabbyAPI, llama.cpp "reasoning_content"; Ollama's /v1 "reasoning".
+REASONING_KEYS = ("reasoning_content", "reasoning")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as the server reported them; None where it did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds and tokens per second of one answer; None where it cannot be known.
+
+    `ttft` is from the call to the first token, `total` from the call to the end. `prefill_tps` and `decode_tps` are the
+    server's own where it reports them; otherwise decode_tps is counted here, over the time after the first token.
+    """
+
+    ttft: float | None = None
+    total: float | None = None
+    prefill_tps: float | None = None
+    decode_tps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One piece of a streamed answer; `str(chunk)` is its text, `raw` the event it came in."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[JsonDict, ...] = ()
+    finish_reason: str | None = None
+    raw: JsonDict = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer. `raw` is always an OpenAI-shaped dict; everything else is read from it or says how it came about.
+
+    `backend` names who answered, `attempts` who was asked before (empty for an engine), `draft` the acceptance of a
+    draft model where there was one.
+    """
+
+    text: str
+    model: str
+    finish_reason: str | None
+    message: JsonDict
+    raw: JsonDict = field(repr=False)
+    reasoning: str = ""
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+    backend: str | None = None
+    attempts: tuple[Any, ...] = ()
+    warnings: tuple[str, ...] = ()
+    draft: JsonDict | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def tool_calls(self) -> list[JsonDict]:
+        """The tool calls in OpenAI's shape (arguments are a JSON string); empty when there are none."""
+        return list(self.message.get("tool_calls") or [])
+
+    def to_dict(self) -> JsonDict:
+        """Plain data that survives json.dumps unchanged."""
+        return {
+            "text": self.text,
+            "reasoning": self.reasoning,
+            "model": self.model,
+            "finish_reason": self.finish_reason,
+            "message": self.message,
+            "usage": asdict(self.usage),
+            "timings": asdict(self.timings),
+            "backend": self.backend,
+            "attempts": [attempt.to_dict() for attempt in self.attempts],
+            "warnings": list(self.warnings),
+            "draft": self.draft,
+            "raw": self.raw,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors in the order of the inputs."""
+
+    embeddings: list[list[float]]
+    model: str
+    usage: Usage = Usage()
+    backend: str | None = None
+    attempts: tuple[Any, ...] = ()
+    raw: JsonDict = field(default_factory=dict, repr=False)
+
+    def to_dict(self) -> JsonDict:
+        """Plain data that survives json.dumps unchanged."""
+        return {
+            "embeddings": self.embeddings,
+            "model": self.model,
+            "usage": asdict(self.usage),
+            "backend": self.backend,
+            "attempts": [attempt.to_dict() for attempt in self.attempts],
+        }
+
+
+class Assembler:
+    """Puts streamed events (chat or text completion) together into the body a plain call would have returned.
+
+    Feed it events in order; unknown fields of events and deltas are kept (the last one wins), so that nothing is lost
+    which a server adds. A complete body given to `whole()` is taken as it is.
+    """
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.reasoning = ""
+        self._body: JsonDict = {}
+        self._choices: dict[int, JsonDict] = {}
+
+    def add(self, event: JsonDict) -> Chunk:
+        """Take one event in; gives the piece it brought (of the first choice)."""
+        self._body.update({key: value for key, value in event.items() if key not in ("choices", "object") and value is not None})
+        self._body.setdefault("object", str(event.get("object", "")).removesuffix(".chunk"))
+        pieces = [self._merge(choice) for choice in event.get("choices") or [] if isinstance(choice, Mapping)]
+        chunk = next((piece for index, piece in pieces if index == 0), None) or Chunk(raw=event)
+        self.text += chunk.text
+        self.reasoning += chunk.reasoning
+        return Chunk(chunk.text, chunk.reasoning, chunk.tool_calls, chunk.finish_reason, event)
+
+    def whole(self, body: JsonDict) -> None:
+        """Take a complete (not streamed) body as the answer."""
+        self._body = dict(body)
+        for choice in body.get("choices") or []:
+            self._choices[int(choice.get("index") or 0)] = dict(choice)
+        first = self._choices.get(0, {})
+        message = first.get("message") or {}
+        self.text = str(message.get("content") or first.get("text") or "")
+        self.reasoning = _reasoning(message)
+
+    def body(self) -> JsonDict:
+        """The OpenAI-shaped body so far."""
+        return {**self._body, "choices": [self._choices[index] for index in sorted(self._choices)]}
+
+    def reply(
+        self,
+        *,
+        model: str | None = None,
+        timings: Timings | None = None,
+        backend: str | None = None,
+        attempts: tuple[Any, ...] = (),
+        warnings: tuple[str, ...] = (),
+        draft: JsonDict | None = None,
+    ) -> Reply:
+        """The Reply for what was fed in. `model` replaces the server's own name; `timings` is what the caller measured."""
+        raw = self.body()
+        if model is not None:
+            raw["model"] = model
+        first = self._choices.get(0, {})
+        message = first.get("message") or {"role": "assistant", "content": first.get("text", "")}
+        return Reply(
+            text=self.text,
+            reasoning=self.reasoning,
+            model=str(raw.get("model", "")),
+            finish_reason=first.get("finish_reason"),
+            message=message,
+            usage=usage_of(raw),
+            timings=_timings(raw, timings or Timings()),
+            backend=backend,
+            attempts=attempts,
+            warnings=warnings,
+            draft=draft,
+            raw=raw,
+        )
+
+    def _merge(self, piece: Mapping[str, Any]) -> tuple[int, Chunk]:
+        index = int(piece.get("index") or 0)
+        choice = self._choices.setdefault(index, {"index": index, "finish_reason": None})
+        for key, value in piece.items():
+            if key == "text" and isinstance(value, str):
+                choice["text"] = choice.get("text", "") + value
+            elif key == "logprobs" and isinstance(value, Mapping):
+                choice["logprobs"] = _merge_logprobs(choice.get("logprobs") or {}, value)
+            elif key not in ("index", "delta") and value is not None:
+                choice[key] = value
+        delta = piece.get("delta") or {}
+        if delta or "delta" in piece:
+            _merge_delta(choice.setdefault("message", {"role": "assistant", "content": None}), delta)
+        return index, Chunk(
+            text=_text(delta.get("content")) or _text(piece.get("text")),
+            reasoning=_reasoning(delta),
+            tool_calls=tuple(delta.get("tool_calls") or ()),
+            finish_reason=piece.get("finish_reason"),
+        )
+
+
+def usage_of(body: Mapping[str, Any]) -> Usage:
+    """The token counts of an OpenAI-shaped body; None where the server said nothing."""
+    usage = body.get("usage")
+    if not isinstance(usage, Mapping):
+        return Usage()
+    return Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens"))
+
+
+def _merge_delta(message: JsonDict, delta: Mapping[str, Any]) -> None:
+    for key, value in delta.items():
+        if value is None:
+            continue
+        if key == "tool_calls":
+            _merge_tool_calls(message.setdefault("tool_calls", []), value)
+        elif isinstance(value, str) and key in ("content", "refusal", *REASONING_KEYS):
+            message[key] = (message.get(key) or "") + value
+        else:
+            message[key] = value
+
+
+def _merge_tool_calls(calls: list[JsonDict], pieces: list[Mapping[str, Any]]) -> None:
+    for piece in pieces:
+        position = piece.get("index")
+        # A server that sends calls whole may leave the index out: each such piece is a call of its own.
+        if not isinstance(position, int) or position >= len(calls):
+            calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
+            position = len(calls) - 1
+        call, function = calls[position], piece.get("function") or {}
+        for key in ("id", "type"):
+            call[key] = piece.get(key) or call[key]
+        call["function"]["name"] += function.get("name") or ""
+        call["function"]["arguments"] += function.get("arguments") or ""
+
+
+def _merge_logprobs(have: JsonDict, new: Mapping[str, Any]) -> JsonDict:
+    return {key: (have.get(key) or []) + value if isinstance(value, list) else value for key, value in {**have, **new}.items()}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    return next((message[key] for key in REASONING_KEYS if isinstance(message.get(key), str)), "")
+
+
+def _timings(body: Mapping[str, Any], measured: Timings) -> Timings:
+    """llama.cpp reports speeds in `timings`; they exclude the network and its buffers, so they win over ours."""
+    told = body.get("timings")
+    told = told if isinstance(told, Mapping) else {}
+    return Timings(
+        ttft=measured.ttft,
+        total=measured.total,
+        prefill_tps=told.get("prompt_per_second", measured.prefill_tps),
+        decode_tps=told.get("predicted_per_second", measured.decode_tps),
+    )

@@ -1,0 +1,1 @@
+"""Who is asked next: backend rows, the pool of facts about them, strategies, the failover flow. Pure; imports wire and below."""

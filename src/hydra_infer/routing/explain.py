@@ -1,0 +1,77 @@
+"""Who would be asked, in which order, and why: the flow's choice without asking anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .backend import LocalModel
+from .pool import Place, Pool
+from .strategies import Strategy
+
+__all__ = ["Explanation", "Option", "explain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One candidate. `asked` is False for one that would be passed over as things stand."""
+
+    backend: str
+    model: str
+    local_name: str
+    asked: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The candidates in the order they would be asked; passed-over ones stand where they would come."""
+
+    model: str
+    options: tuple[Option, ...]
+    strategy: str
+
+    @property
+    def order(self) -> list[str]:
+        """The names of the backends that would be asked, first to last."""
+        return [option.backend for option in self.options if option.asked]
+
+    def __str__(self) -> str:
+        lines = [f"{self.model} (strategy {self.strategy})"]
+        position = 0
+        for option in self.options:
+            position += option.asked
+            name = option.model if option.model == option.local_name else f"{option.model} as {option.local_name}"
+            lines.append(f"  {f'{position}.' if option.asked else ' -':3} {option.backend:24} {name:28} {option.why}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def explain(models: Sequence[str], tags: frozenset[str], pool: Pool, strategy: Strategy, strategy_name: str) -> Explanation:
+    """Explain a call for models[0] with the others as its fallbacks."""
+    options: list[Option] = []
+    for depth, model in enumerate(models):
+        serving = {place.backend.name: (place, local) for place, local in pool.serving(model, tags)}
+        order = strategy(model, [place.backend for place, _ in serving.values()])
+        for rank, backend in enumerate(order):
+            place, local = serving[backend.name]
+            asked, why = _judge(place, local, pool, lone=len(serving) == 1 and len(models) == 1)
+            reason = why or (f"fallback for {models[0]}" if depth else "first choice" if rank == 0 else "if those before fail")
+            options.append(Option(backend.name, model, local.name, asked, reason))
+    return Explanation(models[0], tuple(options), strategy_name)
+
+
+def _judge(place: Place, local: LocalModel, pool: Pool, *, lone: bool) -> tuple[bool, str]:
+    if lone:
+        return True, "the only one"
+    state = pool.state(place)
+    if not pool.rested(place, local):
+        if state.state == "probing":
+            return False, "a first request after its rest is finding out"
+        word = "misconfigured" if state.state == "misconfigured" else "resting"
+        return False, f"{word} {pool.tiredness(place, local):.0f} s more: {state.why}"
+    return True, f"full ({place.in_flight} of {place.backend.max_parallel}); waits or spills" if place.full else ""

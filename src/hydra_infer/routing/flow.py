@@ -1,0 +1,292 @@
+"""The failover flow: which backend is asked next, when to wait, when to give up. A generator of instructions.
+
+It is sent what happened and lives until the answer has ended; its `finally` is the only release of a reservation. Whoever
+drives it (two short loops in transport, a list in tests) does what it says and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from tenacity import RetryCallState
+
+from ..wire.trouble import Failure, Trouble
+from .backend import LocalModel
+from .call import Attempt, Call, Ended, Limits, Outcome, Pause, Policy, Probe, Serve, Wait
+from .pool import LOADING_REST, Place, Pool
+from .strategies import Strategy
+from .verdict import GaveUp
+
+__all__ = ["Flow", "Step", "failover"]
+
+Step = Attempt | Serve | Pause | Wait | Probe
+Flow = Generator[Step, Any, GaveUp | None]
+Candidate = tuple[Place, LocalModel]
+
+# Seconds until the first token where the Router's setting is None. A server of these kinds lists only what it has loaded;
+# the others may have to load 40 GB first.
+WARM_KINDS = frozenset({"openai", "engine"})
+WARM, COLD = 60.0, 300.0
+# First contact with a server whose models nobody listed.
+PROBE_TIMEOUT = 1.0
+
+_RESTS = frozenset(
+    {
+        Trouble.UNREACHABLE,
+        Trouble.SILENT,
+        Trouble.BROKEN,
+        Trouble.FAILED,
+        Trouble.BUSY,
+        Trouble.LOADING,
+        Trouble.MISCONFIGURED,
+        Trouble.NO_MODEL,
+    }
+)
+_WORTH_RETRYING = frozenset({Trouble.UNREACHABLE, Trouble.BROKEN, Trouble.FAILED, Trouble.BUSY})
+
+
+def failover(call: Call, pool: Pool, policy: Policy, strategy: Strategy, clock: Callable[[], float]) -> Flow:
+    """Instructions for one call. Returns None when it was served, or the GaveUp that says why not."""
+    return _Failover(call, pool, policy, strategy, clock).steps()
+
+
+@dataclass(slots=True)
+class _Failover:
+    call: Call
+    pool: Pool
+    policy: Policy
+    strategy: Strategy
+    clock: Callable[[], float]
+    outcomes: list[Outcome] = field(default_factory=list)
+    tried: set[str] = field(default_factory=set)
+    retries: int = 0
+    lone: bool = False  # one backend is all there is: it is retried instead of failed over, and never rests
+    more_context_than: int | None = None  # after an overflow: only a larger context can help
+
+    def steps(self) -> Flow:
+        if unasked := self.pool.unasked():
+            yield Probe(tuple(place.backend for place in unasked), PROBE_TIMEOUT)
+        self.lone = len({place.backend.name for model in self.call.models for place, _ in self._serving(model)}) == 1
+        for model in self.call.models:
+            while (choice := (yield from self._choose(model))) is not None:
+                failure = yield from self._attempt(model, choice)
+                if failure is None:
+                    return None
+                if (verdict := self._verdict(failure)) is not None:
+                    return verdict
+                yield from self._again(choice, failure)
+            if self._out_of_time():
+                return self._gave_up(out_of_time=True)
+        return (yield from self._last_resort())
+
+    # ---- choosing --------------------------------------------------------------------------------------------
+
+    def _choose(self, model: str) -> Generator[Step, Any, Candidate | None]:
+        """A candidate with a slot reserved, or None when this model has nobody left to ask."""
+        if self._out_of_time():
+            return None
+        ready = [candidate for candidate in self._in_order(model) if self.lone or self.pool.rested(*candidate)]
+        for candidate in ready:
+            if self.pool.reserve(candidate[0], anyway=self.lone):
+                return candidate
+        waitable = [candidate for candidate in ready if candidate[0].full]
+        return (yield from self._wait_for_slot(model, waitable)) if waitable else None
+
+    def _wait_for_slot(self, model: str, full: list[Candidate]) -> Generator[Step, Any, Candidate | None]:
+        """Stand in line: shortly if another model may answer instead, else as long as an attempt may take."""
+        patience = self.policy.queue_timeout if self._other_models(model) else self._timeout(full[0][0])
+        ticket: Future[Place] = self.pool.queue([place for place, _ in full])
+        taken = False
+        try:
+            yield Wait(ticket, self._within_deadline(patience))
+            if ticket.done():
+                taken = True
+                return next(candidate for candidate in full if candidate[0] is ticket.result())
+            self._note(full[0], model, Failure(Trouble.BUSY, f"no free slot within {patience:g} s"), 0.0)
+            self.tried.update(place.backend.name for place, _ in full)
+            return None
+        finally:
+            if not taken:
+                self.pool.leave(ticket)
+
+    def _serving(self, model: str) -> list[Candidate]:
+        return self.pool.serving(model, self.call.tags)
+
+    def _left(self, model: str) -> list[Candidate]:
+        """Those not tried in this call; after an overflow, only those with room for more."""
+        return [
+            (place, local)
+            for place, local in self._serving(model)
+            if place.backend.name not in self.tried
+            and (self.more_context_than is None or _context(place, local) > self.more_context_than)
+        ]
+
+    def _in_order(self, model: str) -> list[Candidate]:
+        left = {place.backend.name: (place, local) for place, local in self._left(model)}
+        return [left[backend.name] for backend in self.strategy(model, [place.backend for place, _ in left.values()])]
+
+    def _other_models(self, model: str) -> bool:
+        later = self.call.models[self.call.models.index(model) + 1 :]
+        return any(self._left(other) for other in later)
+
+    def _last_resort(self) -> Flow:
+        """Everybody who was ready has failed: of those left alone because they rest, try the least tired."""
+        if not any(self._serving(model) for model in self.call.models):
+            return self._unserved()
+        resting = [(model, candidate) for model in self.call.models for candidate in self._left(model)]
+        stories = tuple(_rest_story(candidate, self.pool) for _, candidate in resting)
+        if resting and not self._out_of_time():
+            model, candidate = min(resting, key=lambda pair: self.pool.tiredness(*pair[1]))
+            if self.pool.reserve(candidate[0], anyway=True):
+                failure = yield from self._attempt(model, candidate)
+                if failure is None:
+                    return None
+                if (verdict := self._verdict(failure)) is not None:
+                    return verdict
+                stories = tuple(_rest_story(other, self.pool) for _, other in resting if other is not candidate)
+        return self._gave_up(resting=stories)
+
+    # ---- one attempt -----------------------------------------------------------------------------------------
+
+    def _attempt(self, model: str, candidate: Candidate) -> Generator[Step, Any, Failure | None]:
+        """Ask one backend; None when it has served the call, however that ended. Holds and releases its slot."""
+        place, local = candidate
+        began = self.clock()
+        try:
+            fact = yield Attempt(place.backend, local, model, self._limits(candidate))
+            if isinstance(fact, Failure):
+                self._failed(candidate, fact)
+                self._note(candidate, model, fact, self.clock() - began)
+                return fact
+            self._note(candidate, model, None, self.clock() - began)
+            ended: Ended = yield Serve(tuple(self.outcomes))
+            if ended.failure is not None:
+                self._failed(candidate, ended.failure)
+            elif not ended.left:
+                self.pool.succeeded(place)
+            return None
+        finally:
+            self.pool.release(place)
+
+    def _failed(self, candidate: Candidate, failure: Failure) -> None:
+        if failure.limit == "deadline":
+            return  # the caller's patience ended; the backend may be as well as ever
+        if failure.trouble in _RESTS:
+            self.pool.failed(*candidate, failure, rest=not self.lone)
+
+    def _verdict(self, failure: Failure) -> GaveUp | None:
+        """The end, if this failure is one that asking elsewhere cannot mend."""
+        backend = self.outcomes[-1].backend
+        if failure.trouble is Trouble.CALLER:
+            return self._gave_up(final=failure)
+        if failure.trouble is Trouble.OVERFLOW:
+            self.tried.add(backend)
+            self.more_context_than = self._context_of(backend)
+            return None if any(self._left(model) for model in self.call.models) else self._gave_up(final=failure)
+        if failure.trouble is Trouble.NO_PATH and self.lone:
+            return self._gave_up(final=failure)
+        return self._gave_up(out_of_time=True) if self._out_of_time() else None
+
+    def _again(self, candidate: Candidate, failure: Failure) -> Generator[Step, Any, None]:
+        """Make ready for the next choice: elsewhere at once, or the same one after a pause when it is all there is."""
+        if self.lone:
+            asked = failure.retry_after or 0.0
+            if failure.trouble is Trouble.LOADING:
+                yield Pause(self._within_deadline(max(LOADING_REST, asked)))
+                return
+            if failure.trouble in _WORTH_RETRYING and self.retries < self.policy.retries and asked <= self.policy.cooldown:
+                self.retries += 1
+                yield Pause(self._within_deadline(max(self._backoff(), asked)))
+                return
+        self.tried.add(candidate[0].backend.name)
+
+    def _backoff(self) -> float:
+        state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # waits read only the number
+        state.attempt_number = self.retries
+        return self.policy.wait(state)
+
+    # ---- limits ----------------------------------------------------------------------------------------------
+
+    def _limits(self, candidate: Candidate) -> Limits:
+        place = candidate[0]
+        own, timeout = place.backend.timeouts, self._timeout(place)
+        first, first_name = (
+            _first(own.first_token_timeout, self.policy.first_token_timeout, self._usual(place)),
+            "first_token_timeout",
+        )
+        if self.call.mode == "plain" or first >= timeout or self._is_last(candidate):
+            first, first_name = timeout, "timeout"
+        if self.call.first_token_timeout is not None and self.call.first_token_timeout < first:
+            first, first_name = self.call.first_token_timeout, "the client's own timeout"
+        idle = _first(own.idle_timeout, self.policy.idle_timeout)
+        # Tool calls are buffered by TabbyAPI and Ollama and sent whole: 1,200 tokens at 20 a second are 60 s of silence.
+        buffered = self.call.question.has_tools
+        return Limits(
+            connect=_first(own.connect_timeout, self.policy.connect_timeout),
+            first=first,
+            first_name=first_name,
+            idle=max(idle, timeout) if buffered else idle,
+            idle_name="timeout" if buffered else "idle_timeout",
+            whole=timeout if self.call.mode == "reply" else None,
+            ends_at=self.call.ends_at,
+        )
+
+    def _usual(self, place: Place) -> float:
+        return WARM if place.backend.kind in WARM_KINDS else COLD
+
+    def _timeout(self, place: Place) -> float:
+        return _first(self.call.timeout, place.backend.timeouts.timeout, self.policy.timeout)
+
+    def _is_last(self, candidate: Candidate) -> bool:
+        others = [other for name in self.call.models for other in self._left(name) if other[0] is not candidate[0]]
+        return not any(self.pool.rested(*other) for other in others)
+
+    def _within_deadline(self, seconds: float) -> float:
+        return seconds if self.call.ends_at is None else max(0.0, min(seconds, self.call.ends_at - self.clock()))
+
+    def _out_of_time(self) -> bool:
+        return self.call.ends_at is not None and self.clock() >= self.call.ends_at
+
+    # ---- the story -------------------------------------------------------------------------------------------
+
+    def _note(self, candidate: Candidate, model: str, failure: Failure | None, seconds: float) -> None:
+        place, local = candidate
+        result, message, status = (
+            ("answered", "", None) if failure is None else (str(failure.trouble), failure.message, failure.status)
+        )
+        self.outcomes.append(Outcome(place.backend.name, model, local.name, result, message, status, round(seconds, 6)))
+
+    def _unserved(self) -> GaveUp:
+        """Nobody is known to serve any of the models; servers that would not say what they serve are named."""
+        silent = tuple(f"{place.backend.name}: could not be asked for its models" for place in self.pool.silent())
+        return GaveUp(self.call.models[0], (), resting=silent, known=tuple(self.pool.models()), tags=self.call.tags)
+
+    def _gave_up(self, *, final: Failure | None = None, out_of_time: bool = False, resting: tuple[str, ...] = ()) -> GaveUp:
+        return GaveUp(self.call.models[0], tuple(self.outcomes), final, out_of_time, resting)
+
+    def _context_of(self, name: str) -> int:
+        """The largest context that the backend just refused with; a server that never told counts as beyond compare."""
+        contexts = [
+            _context(*candidate)
+            for model in self.call.models
+            for candidate in self._serving(model)
+            if candidate[0].backend.name == name
+        ]
+        return max(contexts, default=0) or 2**62
+
+
+def _context(place: Place, local: LocalModel) -> int:
+    return local.context or place.backend.context or 0
+
+
+def _rest_story(candidate: Candidate, pool: Pool) -> str:
+    place = candidate[0]
+    why = place.last.message if place.last else "no reason known"
+    return f"{place.backend.name}: resting {pool.tiredness(*candidate):.0f} s more after: {why}"
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)

@@ -1,0 +1,237 @@
+"""Who is alive, resting or full: the facts about backends that all threads and event loops of a Router share."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from ..wire.trouble import Failure, Trouble
+from .backend import Backend, LocalModel
+
+__all__ = ["Place", "Pool", "State"]
+
+Ticket = Future["Place"]
+
+# Our own choices for servers that say "later" without saying when: both conditions usually end within seconds, and a
+# backend that is asked once a second too early costs one refused request.
+BUSY_REST = 1.0
+LOADING_REST = 2.0
+# How long an answered model list is believed before a call for a name that is not in it asks again.
+MODELS_TTL = 60.0
+
+
+@dataclass(slots=True)
+class Place:
+    """What is known of one backend. Only the Pool writes here, under its lock."""
+
+    backend: Backend
+    position: int
+    in_flight: int = 0
+    rests_until: float | None = None  # set by a failure; None again after the next success
+    probing: bool = False  # rest is over, and one request is finding out
+    last: Failure | None = None
+    missing: dict[str, float] = field(default_factory=dict)  # local model name -> rest until
+    told: list[str] | None = None  # what the server itself says it serves
+    told_at: float = float("-inf")
+    answered: int = 0
+    failed: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether every slot is taken."""
+        return self.backend.max_parallel is not None and self.in_flight >= self.backend.max_parallel
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A copy of one backend's facts for people to read."""
+
+    state: str  # "ready" | "resting" | "probing" | "full" | "misconfigured"
+    in_flight: int
+    rests_for: float
+    why: str
+    answered: int
+    failed: int
+    models: tuple[str, ...] | None
+
+
+class Pool:
+    """Reservations and rests, under one lock that is never held while anything is waited for.
+
+    A reservation is taken at the moment of choice, so that eight simultaneous requests do not all see the same idle
+    server, and released by the flow that took it, whatever happens. `clock` gives seconds, monotonic.
+    """
+
+    def __init__(self, backends: Sequence[Backend], *, cooldown: float, clock: Callable[[], float]) -> None:
+        self.places = [Place(backend, position) for position, backend in enumerate(backends)]
+        self._by_name = {place.backend.name: place for place in self.places}
+        self._cooldown, self._clock = cooldown, clock
+        self._lock = threading.Lock()
+        self._line: deque[tuple[Ticket, frozenset[str]]] = deque()
+
+    # ---- who serves what -------------------------------------------------------------------------------------
+
+    def serving(self, model: str, tags: frozenset[str] = frozenset()) -> list[tuple[Place, LocalModel]]:
+        """Every backend that serves `model` and has all `tags`, in list order, with its own name for the model."""
+        found = []
+        for place in self.places:
+            local = self._local(place, model)
+            if local is not None and tags <= place.backend.tags:
+                found.append((place, local))
+        return found
+
+    def models(self) -> dict[str, list[str]]:
+        """Every model name that is known of, with the backends that serve it."""
+        table: dict[str, list[str]] = {}
+        for place in self.places:
+            for model in place.backend.models if place.backend.models is not None else place.told or ():
+                table.setdefault(model, []).append(place.backend.name)
+        return table
+
+    def unasked(self) -> list[Place]:
+        """Backends whose models nobody has listed and which were not asked within MODELS_TTL."""
+        now = self._clock()
+        return [place for place in self.places if place.backend.models is None and now - place.told_at > MODELS_TTL]
+
+    def silent(self) -> list[Place]:
+        """Backends that were asked for their models and never answered."""
+        return [place for place in self.places if place.backend.models is None and place.told is None]
+
+    def tell_models(self, backend: Backend, names: list[str] | None) -> None:
+        """What a server answered when asked for its models; None when it did not answer."""
+        with self._lock:
+            place = self._by_name[backend.name]
+            place.told_at = self._clock()
+            if names is not None:
+                place.told = names
+
+    def _local(self, place: Place, model: str) -> LocalModel | None:
+        if place.backend.models is not None:
+            return place.backend.models.get(model)
+        return LocalModel(model) if model in (place.told or ()) else None
+
+    # ---- who may be asked now --------------------------------------------------------------------------------
+
+    def rested(self, place: Place, local: LocalModel) -> bool:
+        """Whether a request may go there: never failed, or its rest is over and nobody is finding out already."""
+        now = self._clock()
+        return (
+            not place.probing
+            and (place.rests_until is None or place.rests_until <= now)
+            and place.missing.get(local.name, now) <= now
+        )
+
+    def tiredness(self, place: Place, local: LocalModel) -> float:
+        """Seconds until its rest is over, for finding the least tired when all rest."""
+        now = self._clock()
+        return max((place.rests_until or now) - now, place.missing.get(local.name, now) - now, 0.0)
+
+    def reserve(self, place: Place, *, anyway: bool = False) -> bool:
+        """Take a slot; False when the backend is full, or (unless `anyway`) somebody else is finding out about it."""
+        with self._lock:
+            if place.full or (place.probing and not anyway):
+                return False
+            self._take(place)
+            return True
+
+    def release(self, place: Place) -> None:
+        """Give a slot back, to the longest waiting ticket that can use it if there is one."""
+        with self._lock:
+            place.in_flight -= 1
+            place.probing = False
+            granted = self._next_in_line(place)
+            if granted is not None:
+                self._take(place)
+        if granted is not None:
+            granted.set_result(place)  # outside the lock: waking a waiter runs its callbacks
+
+    def queue(self, places: Iterable[Place]) -> Ticket:
+        """Stand in line for a slot at any of `places`: a future of the Place whose slot is then reserved for you."""
+        ticket: Ticket = Future()
+        with self._lock:
+            free = next((place for place in places if not place.full), None)
+            if free is not None:
+                self._take(free)
+            else:
+                self._line.append((ticket, frozenset(place.backend.name for place in places)))
+        if free is not None:
+            ticket.set_result(free)
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """Leave the line; a slot granted in the meantime goes back."""
+        with self._lock:
+            waiting = [entry for entry in self._line if entry[0] is ticket]
+            for entry in waiting:
+                self._line.remove(entry)
+        if not waiting and ticket.done() and not ticket.cancelled():
+            self.release(ticket.result())
+
+    def _take(self, place: Place) -> None:
+        place.in_flight += 1
+        # The first request after a rest is the probe; until it is judged, others go elsewhere.
+        place.probing = place.rests_until is not None
+
+    def _next_in_line(self, place: Place) -> Ticket | None:
+        if place.full:
+            return None
+        for entry in self._line:
+            if place.backend.name in entry[1]:
+                self._line.remove(entry)
+                return entry[0]
+        return None
+
+    # ---- what became of it -----------------------------------------------------------------------------------
+
+    def succeeded(self, place: Place) -> None:
+        """It answered to the end: whatever was held against it is forgotten."""
+        with self._lock:
+            place.answered += 1
+            place.rests_until, place.probing, place.last = None, False, None
+
+    def failed(self, place: Place, local: LocalModel, failure: Failure, *, rest: bool) -> None:
+        """It failed. With `rest`, it is left alone for a while: Retry-After if it said so, else by what went wrong."""
+        with self._lock:
+            place.failed += 1
+            place.probing = False
+            place.last = failure
+            if not rest:
+                place.rests_until = None
+                return
+            until = self._clock() + self._rest_time(failure)
+            if failure.trouble is Trouble.NO_MODEL:
+                place.missing[local.name] = until
+            else:
+                place.rests_until = max(until, place.rests_until or until)
+
+    def _rest_time(self, failure: Failure) -> float:
+        if failure.retry_after is not None:
+            return failure.retry_after
+        return {Trouble.BUSY: BUSY_REST, Trouble.LOADING: LOADING_REST}.get(failure.trouble, self._cooldown)
+
+    def state(self, place: Place) -> State:
+        """A consistent copy of one backend's facts."""
+        with self._lock:
+            now = self._clock()
+            rests_for = max(0.0, (place.rests_until or now) - now)
+            word = "ready"
+            if place.probing:
+                word = "probing"
+            elif rests_for > 0:
+                word = "misconfigured" if place.last and place.last.trouble is Trouble.MISCONFIGURED else "resting"
+            elif place.full:
+                word = "full"
+            models = place.backend.models if place.backend.models is not None else place.told
+            why = place.last.message if place.last else ""
+            return State(
+                word,
+                place.in_flight,
+                rests_for,
+                why,
+                place.answered,
+                place.failed,
+                tuple(models) if models is not None else None,
+            )

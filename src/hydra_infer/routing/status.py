@@ -1,0 +1,68 @@
+"""How the backends are, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["BackendStatus", "Status"]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """One backend: whether it answered just now and in how many seconds, and what the Router holds of it."""
+
+    name: str
+    kind: str
+    url: str
+    reachable: bool
+    seconds: float
+    error: str
+    state: str
+    in_flight: int
+    rests_for: float
+    why: str
+    answered: int
+    failed: int
+    models: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Every backend's status, in list order; iterate it, index it, or print it."""
+
+    backends: tuple[BackendStatus, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every backend answered and none is resting."""
+        return all(row.reachable and row.rests_for == 0 for row in self.backends)
+
+    def __iter__(self) -> Iterator[BackendStatus]:
+        return iter(self.backends)
+
+    def __len__(self) -> int:
+        return len(self.backends)
+
+    def __getitem__(self, key: int | str) -> BackendStatus:
+        if isinstance(key, int):
+            return self.backends[key]
+        for row in self.backends:
+            if row.name == key:
+                return row
+        raise KeyError(key)
+
+    def __str__(self) -> str:
+        table = [("backend", "kind", "reachable", "state", "models", "")]
+        for row in self.backends:
+            reach = f"{row.seconds * 1000:.0f} ms" if row.reachable else "no"
+            state = f"{row.state} {row.rests_for:.0f} s" if row.rests_for else row.state
+            models = "not known" if row.models is None else ", ".join(row.models[:4]) + (" …" if len(row.models) > 4 else "")
+            table.append((row.name, row.kind, reach, state, models, row.error or row.why))
+        widths = [max(len(line[column]) for line in table) for column in range(5)]
+        return "\n".join("  ".join([*(line[i].ljust(widths[i]) for i in range(5)), line[5]]).rstrip() for line in table)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)

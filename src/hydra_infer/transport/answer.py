@@ -1,0 +1,177 @@
+"""An answer on its way: events as they come, and the flow that is told how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+
+from ..routing.call import Attempt, Ended, Outcome
+from ..routing.flow import Flow
+from ..wire.exchange import Event, Exchange
+from ..wire.trouble import Failure
+from .upstream import AsyncResponse, LineFailed, Response
+from .watch import Watch
+
+__all__ = ["Answer", "AsyncAnswer", "Told"]
+
+
+class Told:
+    """What both kinds of answer know: who answers, who was asked before, how long the first token took."""
+
+    def __init__(self, exchange: Exchange, watch: Watch, events: list[Event], attempt: Attempt) -> None:
+        self.backend, self.model = attempt.backend.name, attempt.model
+        self.outcomes: tuple[Outcome, ...] = ()
+        self.failure: Failure | None = None
+        self.flow: Flow | None = None
+        self._exchange, self._watch = exchange, watch
+        self._ready = deque(events)
+        self._over = False
+
+    @property
+    def ttft(self) -> float | None:
+        """Seconds from asking this backend to its first token."""
+        return None if self._watch.first_token is None else self._watch.first_token - self._watch.began
+
+    def _take(self, events: list[Event]) -> None:
+        self._ready.extend(events)
+        if self._exchange.finished:
+            self._watch.drain()
+        elif any(event.tokens for event in events):
+            self._watch.token()
+
+    def _finish(self, failure: Failure | None, *, left: bool = False) -> None:
+        """Tell the flow, once; it releases the reservation."""
+        self._over = True
+        self.failure = failure
+        flow, self.flow = self.flow, None
+        if flow is not None:
+            with contextlib.suppress(StopIteration):
+                flow.send(Ended(failure, left=left))
+            flow.close()
+
+
+class Answer(Told):
+    """An iterator of events for threads. When it stops, `failure` tells whether the answer was whole. Close it to leave early."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        watch: Watch,
+        events: list[Event],
+        attempt: Attempt,
+        response: Response,
+        body: Iterator[bytes],
+    ) -> None:
+        super().__init__(exchange, watch, events, attempt)
+        self._response, self._body = response, body
+
+    def __iter__(self) -> Answer:
+        return self
+
+    def __next__(self) -> Event:
+        while not self._ready:
+            if self._over:
+                raise StopIteration
+            self._pull()
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """Stop the server's work and release its slot; harmless when the answer is over."""
+        if not self._over:
+            self._response.close()
+            self._finish(None, left=True)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _pull(self) -> None:
+        exchange = self._exchange
+        try:
+            data = next(self._body, None)
+            self._take(exchange.end() if data is None else exchange.feed(data))
+        except LineFailed as error:
+            self._end(None if exchange.finished else error.failure)
+            return
+        except BaseException:
+            self.close()
+            raise
+        if exchange.failure or data is None:
+            self._end(exchange.failure)
+
+    def _end(self, failure: Failure | None) -> None:
+        self._response.close()
+        self._finish(failure)
+
+
+class AsyncAnswer(Told):
+    """The same for event loops."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        watch: Watch,
+        events: list[Event],
+        attempt: Attempt,
+        response: AsyncResponse,
+        body: AsyncIterator[bytes],
+    ) -> None:
+        super().__init__(exchange, watch, events, attempt)
+        self._response, self._body = response, body
+        self._loop = asyncio.get_running_loop()
+
+    def __aiter__(self) -> AsyncAnswer:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._ready:
+            if self._over:
+                raise StopAsyncIteration
+            await self._pull()
+        return self._ready.popleft()
+
+    async def aclose(self) -> None:
+        """Stop the server's work and release its slot; harmless when the answer is over."""
+        if not self._over:
+            self._finish(None, left=True)
+            await self._close_response()
+
+    def __del__(self) -> None:
+        # Nobody can await here: the loop is asked to, and if it is gone, so is its connection.
+        if not self._over:
+            self._finish(None, left=True)
+            self._watch.stop_timer()
+            if not self._loop.is_closed():
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(_close_later, self._loop, self._close_response)
+
+    async def _pull(self) -> None:
+        exchange = self._exchange
+        try:
+            data = await anext(self._body, None)
+            self._take(exchange.end() if data is None else exchange.feed(data))
+        except LineFailed as error:
+            await self._end(None if exchange.finished else error.failure)
+            return
+        except BaseException:
+            await self.aclose()
+            raise
+        if exchange.failure or data is None:
+            await self._end(exchange.failure)
+
+    async def _end(self, failure: Failure | None) -> None:
+        self._finish(failure)
+        await self._close_response()
+
+    async def _close_response(self) -> None:
+        await self._response.aclose()
+
+
+def _close_later(loop: asyncio.AbstractEventLoop, close: Callable[[], Coroutine[None, None, None]]) -> None:
+    task = loop.create_task(close())
+    _closing.add(task)  # an event loop keeps only weak references to its tasks
+    task.add_done_callback(_closing.discard)
+
+
+_closing: set[asyncio.Task[None]] = set()

@@ -1,0 +1,212 @@
+"""The Router as a server would answer: a foreign client's request in, status, headers and bytes out. No HTTP library here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ConfigError
+from ..routing.call import Call
+from ..routing.verdict import GaveUp, error_answer
+from ..wire.exchange import Event
+from ..wire.openai import as_chunk, rename
+from ..wire.question import PATHS, read_question
+from ..wire.sse import encode_event
+from .answer import Answer, AsyncAnswer, Told
+from .switchboard import Switchboard
+
+__all__ = ["AsyncBody", "Body", "Desk", "Head"]
+
+# What may travel from a foreign client to a server. Never its Authorization or Cookie: they are meant for somebody else.
+_TRAVELLING_HEADERS = frozenset({"traceparent", "tracestate", "x-request-id"})
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status and headers of an answer."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Body:
+    """An answer's bytes for threads; closing it early cancels the server's work."""
+
+    def __init__(self, parts: Iterator[bytes], answer: Answer | None = None) -> None:
+        self._parts, self._answer = parts, answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._parts
+
+    def close(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+
+
+class AsyncBody:
+    """The same for event loops."""
+
+    def __init__(self, parts: AsyncIterator[bytes], answer: AsyncAnswer | None = None) -> None:
+        self._parts, self._answer = parts, answer
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._parts
+
+    async def aclose(self) -> None:
+        if self._answer is not None:
+            await self._answer.aclose()
+
+
+class Desk:
+    """Answers foreign clients; when everything failed it answers too, and never raises through a foreign SDK."""
+
+    def __init__(self, switchboard: Switchboard) -> None:
+        self._switchboard = switchboard
+
+    def handle(
+        self, method: str, path: str, headers: Iterable[tuple[str, str]], data: bytes, timeout: float | None
+    ) -> tuple[Head, Body]:
+        """Answer in this thread. `timeout` is the client's own, in seconds; None when it has none."""
+        opened = self._open(method, path, headers, data, timeout)
+        if isinstance(opened, Call):
+            answer = self._switchboard.ask(opened)
+            if isinstance(answer, GaveUp):
+                head, whole = _refusal(answer)
+                return head, Body(iter([whole]))
+            if opened.mode == "stream":
+                return _head(answer, "text/event-stream"), Body(_sse(_Rendering(opened, answer), answer), answer)
+            return _head(answer, "application/json"), Body(iter([rename(event, answer.model) for event in answer]))
+        head, whole = opened or _model_list(self._switchboard.models())
+        return head, Body(iter([whole]))
+
+    async def ahandle(
+        self, method: str, path: str, headers: Iterable[tuple[str, str]], data: bytes, timeout: float | None
+    ) -> tuple[Head, AsyncBody]:
+        """Answer in this event loop."""
+        opened = self._open(method, path, headers, data, timeout)
+        if isinstance(opened, Call):
+            answer = await self._switchboard.aask(opened)
+            if isinstance(answer, GaveUp):
+                head, whole = _refusal(answer)
+                return head, AsyncBody(_once(whole))
+            if opened.mode == "stream":
+                return _head(answer, "text/event-stream"), AsyncBody(_asse(_Rendering(opened, answer), answer), answer)
+            whole = b"".join([rename(event, answer.model) async for event in answer])
+            return _head(answer, "application/json"), AsyncBody(_once(whole))
+        head, whole = opened or _model_list(await self._switchboard.amodels())
+        return head, AsyncBody(_once(whole))
+
+    def _open(
+        self, method: str, path: str, headers: Iterable[tuple[str, str]], data: bytes, timeout: float | None
+    ) -> Call | tuple[Head, bytes] | None:
+        """The call in a request, a refusal, or None for "list the models"."""
+        place = "/" + path.strip("/").removeprefix("v1").strip("/")
+        if place == "/models" and method == "GET":
+            return None
+        if place not in PATHS:
+            return _no_such_path(method, place)
+        if method != "POST":
+            return _static(405, error_answer(f"{method} {place}: only POST is answered here", "method_not_allowed"))
+        travelling = {name.lower(): value for name, value in headers if name.lower() in _TRAVELLING_HEADERS}
+        try:
+            question = read_question(place, data, travelling)
+            stream = question.stream
+            return self._switchboard.call(
+                question,
+                mode="stream" if stream else "plain",
+                first_token_timeout=timeout if stream else None,
+                deadline=None if stream else timeout,
+            )
+        except ConfigError as error:
+            return _static(400, error_answer(str(error), "bad_request", kind="invalid_request_error"))
+
+
+def _head(answer: Told, content_type: str) -> Head:
+    tried = ", ".join(f"{outcome.backend}={outcome.result}" for outcome in answer.outcomes)
+    return Head(
+        200,
+        {
+            "content-type": content_type,
+            "x-hydra-backend": answer.backend,
+            "x-hydra-model": answer.model,
+            "x-hydra-attempts": tried,
+        },
+    )
+
+
+def _refusal(verdict: GaveUp) -> tuple[Head, bytes]:
+    """SDKs retry 5xx and 429 by themselves; this header tells them that the Router has done so already."""
+    status, body = verdict.answer()
+    tried = ", ".join(f"{outcome.backend}={outcome.result}" for outcome in verdict.outcomes)
+    return Head(status, {"content-type": "application/json", "x-should-retry": "false", "x-hydra-attempts": tried}), body
+
+
+class _Rendering:
+    """Events as the bytes of server-sent events, with the text kept for the case that the stream breaks."""
+
+    def __init__(self, call: Call, answer: Told) -> None:
+        self._call, self._answer = call, answer
+        self._text: list[str] = []
+
+    def part(self, event: Event) -> bytes | None:
+        """One event's bytes; None for the token counts that we asked for and the caller did not."""
+        if event.usage_only and not self._call.question.wants_usage:
+            return None
+        if event.whole:
+            return encode_event(json.dumps({**as_chunk(event.data), "model": self._answer.model}).encode())
+        choice = (event.data.get("choices") or [{}])[0]
+        self._text.append((choice.get("delta") or {}).get("content") or choice.get("text") or "")
+        return encode_event(rename(event, self._answer.model))
+
+    def last(self) -> bytes:
+        """[DONE], or the error: SDKs take a silent cut for success, an error event they raise."""
+        failure, backend = self._answer.failure, self._answer.backend
+        if failure is None:
+            return encode_event(b"[DONE]")
+        return encode_event(
+            error_answer(f"{backend} broke off: {failure.message}", "stream_broken", backend=backend, text="".join(self._text))
+        )
+
+
+def _sse(rendering: _Rendering, answer: Answer) -> Iterator[bytes]:
+    for event in answer:
+        if (part := rendering.part(event)) is not None:
+            yield part
+    yield rendering.last()
+
+
+async def _asse(rendering: _Rendering, answer: AsyncAnswer) -> AsyncIterator[bytes]:
+    async for event in answer:
+        if (part := rendering.part(event)) is not None:
+            yield part
+    yield rendering.last()
+
+
+def _model_list(models: Mapping[str, list[str]]) -> tuple[Head, bytes]:
+    rows: list[dict[str, Any]] = [
+        {"id": name, "object": "model", "created": 0, "owned_by": ", ".join(by)} for name, by in models.items()
+    ]
+    return _static(200, json.dumps({"object": "list", "data": rows}).encode())
+
+
+def _no_such_path(method: str, path: str) -> tuple[Head, bytes]:
+    if path.startswith("/responses"):
+        return _static(
+            404, error_answer("/v1/responses is not answered here: switch your client to chat completions", "not_found")
+        )
+    if path.startswith(("/audio", "/images", "/files")):
+        return _static(501, error_answer(f"{path} is not routed", "not_implemented"))
+    return _static(
+        404,
+        error_answer(f"{method} {path} is not answered here; there are {', '.join(PATHS)} and /models", "not_found"),
+    )
+
+
+def _static(status: int, body: bytes) -> tuple[Head, bytes]:
+    return Head(status, {"content-type": "application/json", "x-should-retry": "false"}), body
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -1,0 +1,286 @@
+"""The two loops that obey the failover flow, one for threads and one for event loops. They differ in `await`."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..routing.backend import Backend
+from ..routing.call import Attempt, Call, Limits, Pause, Probe, Serve, Started, Wait
+from ..routing.flow import Flow
+from ..routing.pool import Pool
+from ..routing.verdict import GaveUp
+from ..wire.exchange import Event, Exchange, WireRequest
+from ..wire.openai import OpenAIExchange, Target, models_in
+from ..wire.trouble import Failure, Trouble, failure_of_status
+from .answer import Answer, AsyncAnswer
+from .engine import AsyncEngineLine, EngineLine
+from .upstream import AsyncHttpLine, AsyncLine, HttpLine, Line, LineFailed
+from .watch import Watch
+
+__all__ = ["AsyncShell", "Shell"]
+
+Clock = Callable[[], float]
+Looks = dict[str, tuple[list[str] | Failure, float]]
+_MAX_HOPS = 3
+
+
+class Shell:
+    """Runs calls in the calling thread; safe for many threads at once."""
+
+    def __init__(self, backends: Iterable[Backend], pool: Pool, clock: Clock = time.monotonic) -> None:
+        self._pool, self._clock = pool, clock
+        self._lines: dict[str, Line] = {
+            row.name: EngineLine(row.source) if row.kind == "engine" else HttpLine(row) for row in backends
+        }
+
+    def run(self, call: Call, flow: Flow) -> Answer | GaveUp:
+        """Obey the flow until somebody has answered or it gives up. An Answer holds a slot: read or close it."""
+        answer: Answer | Failure | None = None
+        fact: Any = None
+        try:
+            while True:
+                step, fact = flow.send(fact), None
+                if isinstance(step, Attempt):
+                    answer = self._attempt(call, step)
+                    fact = answer if isinstance(answer, Failure) else Started()
+                elif isinstance(step, Serve) and isinstance(answer, Answer):
+                    answer.flow, answer.outcomes = flow, step.outcomes
+                    return answer
+                elif isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                elif isinstance(step, Wait):
+                    concurrent.futures.wait([step.ticket], step.seconds)
+                elif isinstance(step, Probe):
+                    self.look(step.backends, step.seconds)
+        except StopIteration as stop:
+            return _given_up(stop)
+        except BaseException:
+            flow.close()  # interrupted: the reservation goes back at once, not when the garbage is collected
+            raise
+
+    def look(self, backends: Sequence[Backend], seconds: float) -> Looks:
+        """Ask servers for their models, all at once, and tell the pool. Gives what each answered, and in how many seconds."""
+        if not backends:
+            return {}
+        with concurrent.futures.ThreadPoolExecutor(len(backends), "hydra-look") as threads:
+            return dict(threads.map(lambda backend: (backend.name, self._look(backend, seconds)), backends))
+
+    def _look(self, backend: Backend, seconds: float) -> tuple[list[str] | Failure, float]:
+        if backend.kind == "engine":
+            return list(backend.models or ()), 0.0
+        watch = Watch(_quick(seconds), self._clock)
+        try:
+            response = self._lines[backend.name].send(_list_request(backend), watch)
+            body = b"".join(response)
+            response.close()
+            found = _models(response.status, response.headers, body)
+        except LineFailed as error:
+            found = error.failure
+        self._pool.tell_models(backend, None if isinstance(found, Failure) else found)
+        return found, self._clock() - watch.began
+
+    def close(self) -> None:
+        """Close all connections."""
+        for line in self._lines.values():
+            line.close()
+
+    def _attempt(self, call: Call, step: Attempt) -> Answer | Failure:
+        opening = _Opening(call, step)
+        while True:
+            watch, response = Watch(step.limits, self._clock), None
+            try:
+                response = self._lines[step.backend.name].send(opening.request, watch)
+                body = iter(response)
+                opening.exchange.head(response.status, response.headers)
+                while opening.undecided:
+                    opening.take(next(body, None))
+                if opening.answered:
+                    watch.token()
+                    answer = Answer(opening.exchange, watch, opening.events, step, response, body)
+                    response = None  # its answer closes it now
+                    return answer
+            except LineFailed as error:
+                opening.lost(error)
+            finally:
+                if response is not None:
+                    response.close()
+            if not opening.again():
+                return opening.failure
+
+
+class AsyncShell:
+    """Runs calls in the running event loop; safe for many loops at once."""
+
+    def __init__(self, backends: Iterable[Backend], pool: Pool, clock: Clock = time.monotonic) -> None:
+        self._pool, self._clock = pool, clock
+        self._lines: dict[str, AsyncLine] = {
+            row.name: AsyncEngineLine(row.source) if row.kind == "engine" else AsyncHttpLine(row) for row in backends
+        }
+
+    async def run(self, call: Call, flow: Flow) -> AsyncAnswer | GaveUp:
+        """Obey the flow until somebody has answered or it gives up. An answer holds a slot: read or close it."""
+        answer: AsyncAnswer | Failure | None = None
+        fact: Any = None
+        try:
+            while True:
+                step, fact = flow.send(fact), None
+                if isinstance(step, Attempt):
+                    answer = await self._attempt(call, step)
+                    fact = answer if isinstance(answer, Failure) else Started()
+                elif isinstance(step, Serve) and isinstance(answer, AsyncAnswer):
+                    answer.flow, answer.outcomes = flow, step.outcomes
+                    return answer
+                elif isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                elif isinstance(step, Wait):
+                    await asyncio.wait([asyncio.wrap_future(step.ticket)], timeout=step.seconds)
+                elif isinstance(step, Probe):
+                    await self.look(step.backends, step.seconds)
+        except StopIteration as stop:
+            return _given_up(stop)
+        except BaseException:
+            flow.close()
+            raise
+
+    async def look(self, backends: Sequence[Backend], seconds: float) -> Looks:
+        """Ask servers for their models, all at once, and tell the pool. Gives what each answered, and in how many seconds."""
+        found = await asyncio.gather(*(self._look(backend, seconds) for backend in backends))
+        return {backend.name: look for backend, look in zip(backends, found, strict=True)}
+
+    async def _look(self, backend: Backend, seconds: float) -> tuple[list[str] | Failure, float]:
+        if backend.kind == "engine":
+            return list(backend.models or ()), 0.0
+        watch = Watch(_quick(seconds), self._clock)
+        try:
+            response = await self._lines[backend.name].send(_list_request(backend), watch)
+            body = b"".join([data async for data in response])
+            await response.aclose()
+            found = _models(response.status, response.headers, body)
+        except LineFailed as error:
+            found = error.failure
+        finally:
+            watch.stop_timer()
+        self._pool.tell_models(backend, None if isinstance(found, Failure) else found)
+        return found, self._clock() - watch.began
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections."""
+        for line in self._lines.values():
+            await line.aclose()
+
+    async def _attempt(self, call: Call, step: Attempt) -> AsyncAnswer | Failure:
+        opening = _Opening(call, step)
+        while True:
+            watch, response = Watch(step.limits, self._clock), None
+            try:
+                response = await self._lines[step.backend.name].send(opening.request, watch)
+                body = aiter(response)
+                opening.exchange.head(response.status, response.headers)
+                while opening.undecided:
+                    opening.take(await anext(body, None))
+                if opening.answered:
+                    watch.token()
+                    answer = AsyncAnswer(opening.exchange, watch, opening.events, step, response, body)
+                    response = None
+                    return answer
+            except LineFailed as error:
+                opening.lost(error)
+            finally:
+                if response is not None:
+                    await response.aclose()
+                elif not opening.answered:
+                    watch.stop_timer()
+            if not opening.again():
+                return opening.failure
+
+
+class _Opening:
+    """One attempt until it is decided: the events so far, redirects within the server, one free retry."""
+
+    def __init__(self, call: Call, step: Attempt) -> None:
+        self._call, self._step = call, step
+        self.exchange = open_exchange(call, step)
+        self.request = self.exchange.request
+        self.events: list[Event] = []
+        self._lost: Failure | None = None
+        self._ended = self._retry = self._retried = False
+        self._hops = 0
+
+    @property
+    def answered(self) -> bool:
+        return self.exchange.answered and self.exchange.failure is None
+
+    @property
+    def undecided(self) -> bool:
+        return not (self._ended or self.exchange.answered or self.exchange.failure or self.exchange.moved)
+
+    @property
+    def failure(self) -> Failure:
+        """Why there is no answer."""
+        too_far = "too many redirects" if self.exchange.moved else "it ended without an answer"
+        return self._lost or self.exchange.failure or Failure(Trouble.BROKEN, too_far)
+
+    def take(self, data: bytes | None) -> None:
+        """A piece of the body, or None for its end."""
+        self._ended = data is None
+        self.events += self.exchange.end() if data is None else self.exchange.feed(data)
+
+    def lost(self, error: LineFailed) -> None:
+        """The line failed. A server may close a kept connection at any time: then nothing was asked yet, and asking is free."""
+        self._lost, self._retry = error.failure, error.stale and not self._retried
+
+    def again(self) -> bool:
+        """Whether to send once more, at once: after a stale connection, or where a redirect points to."""
+        path = self.exchange.moved
+        if self._retry:
+            self._retried, self._retry, self._lost = True, False, None
+            return True
+        if path is None or self._lost or self._hops == _MAX_HOPS:
+            return False
+        self._hops += 1
+        self.exchange = open_exchange(self._call, self._step)
+        self.request = replace(self.exchange.request, path=path)
+        return True
+
+
+def open_exchange(call: Call, step: Attempt) -> Exchange:
+    """The dialect's side of this attempt."""
+    return OpenAIExchange(call.question, Target(step.backend.base, step.local.name, step.backend.headers()))
+
+
+def _given_up(stop: StopIteration) -> GaveUp:
+    verdict = stop.value
+    assert isinstance(verdict, GaveUp), "the failover flow ended without an answer and without a reason"
+    return verdict
+
+
+def _quick(seconds: float) -> Limits:
+    return Limits(
+        connect=seconds,
+        first=seconds,
+        first_name="the probe's limit",
+        idle=seconds,
+        idle_name="the probe's limit",
+        whole=seconds,
+        ends_at=None,
+    )
+
+
+def _list_request(backend: Backend) -> WireRequest:
+    headers = {"accept": "application/json", "accept-encoding": "identity", **backend.headers()}
+    return WireRequest("GET", f"{urlsplit(backend.base).path}/models", headers)
+
+
+def _models(status: int, headers: dict[str, str], body: bytes) -> list[str] | Failure:
+    if status != 200:
+        return failure_of_status(status, headers, body)
+    try:
+        return models_in(body)
+    except (ValueError, RecursionError) as error:
+        return Failure(Trouble.BROKEN, str(error), status=status)

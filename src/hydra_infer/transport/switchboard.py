@@ -1,0 +1,196 @@
+"""Connects one call to the backend that answers it: the pool of facts, the settings and the connections of one Router."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ..errors import ConfigError
+from ..routing.backend import Backend
+from ..routing.call import Call, Policy
+from ..routing.explain import Explanation, explain
+from ..routing.flow import failover
+from ..routing.pool import Pool
+from ..routing.status import BackendStatus, Status
+from ..routing.strategies import Strategy, find_strategy
+from ..routing.verdict import GaveUp, unknown_model
+from ..wire.question import Question
+from ..wire.trouble import Failure
+from .answer import Answer, AsyncAnswer
+from .shell import AsyncShell, Shell
+
+__all__ = ["Switchboard"]
+
+# How long status() and models() wait for one server, all being asked at once.
+LOOK_TIMEOUT = 3.0
+
+
+class Switchboard:
+    """Everything that a Router and its async face share. Safe for many threads and event loops at once."""
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        *,
+        policy: Policy,
+        strategy: str | Strategy = "ordered",
+        aliases: Mapping[str, str] | None = None,
+        fallbacks: Mapping[str, Sequence[str]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.backends = _with_unique_names(backends)
+        self.policy = policy
+        self.aliases, self.fallbacks = (
+            dict(aliases or {}),
+            {model: _names(names) for model, names in (fallbacks or {}).items()},
+        )
+        self._strategy, self._strategy_name = (
+            find_strategy(strategy),
+            strategy if isinstance(strategy, str) else getattr(strategy, "__name__", "yours"),
+        )
+        self._clock = clock
+        self.pool = Pool(self.backends, cooldown=policy.cooldown, clock=clock)
+        self._shell = Shell(self.backends, self.pool, clock)
+        self._aio = AsyncShell(self.backends, self.pool, clock)
+        self._check_names()
+
+    # ---- calls -----------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        question: Question,
+        *,
+        mode: str,
+        fallback: bool = True,
+        tags: Iterable[str] | str | None = None,
+        timeout: float | None = None,
+        first_token_timeout: float | None = None,
+        deadline: float | None = None,
+    ) -> Call:
+        """What routing is to know of one call. `deadline` is seconds from now; embeddings never change the model."""
+        for name, value in (("timeout", timeout), ("deadline", deadline), ("first_token_timeout", first_token_timeout)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+                raise ConfigError(f"{name}={value!r} is not a time", hint="give seconds above 0")
+        model = self.aliases.get(question.model, question.model)
+        others = self.fallbacks.get(model) or self.fallbacks.get(question.model) or ()
+        chain = (model, *others) if fallback and question.path != "/embeddings" else (model,)
+        allowed = deadline if deadline is not None else self.policy.deadline
+        return Call(
+            question=question,
+            models=tuple(dict.fromkeys(chain)),
+            mode=mode,
+            tags=frozenset([tags] if isinstance(tags, str) else tags or ()),
+            timeout=timeout,
+            first_token_timeout=first_token_timeout,
+            ends_at=None if allowed is None else self._clock() + allowed,
+        )
+
+    def ask(self, call: Call) -> Answer | GaveUp:
+        """Run a call in this thread."""
+        return self._shell.run(call, failover(call, self.pool, self.policy, self._strategy, self._clock))
+
+    async def aask(self, call: Call) -> AsyncAnswer | GaveUp:
+        """Run a call in this event loop."""
+        return await self._aio.run(call, failover(call, self.pool, self.policy, self._strategy, self._clock))
+
+    # ---- looking ---------------------------------------------------------------------------------------------
+
+    def models(self) -> dict[str, list[str]]:
+        """Model names and who serves them; servers that list their own are asked."""
+        self._shell.look([place.backend for place in self.pool.unasked()], LOOK_TIMEOUT)
+        return self._models()
+
+    async def amodels(self) -> dict[str, list[str]]:
+        """The same from an event loop."""
+        await self._aio.look([place.backend for place in self.pool.unasked()], LOOK_TIMEOUT)
+        return self._models()
+
+    def status(self) -> Status:
+        """Ask every server now."""
+        return self._status(self._shell.look(self.backends, LOOK_TIMEOUT))
+
+    async def astatus(self) -> Status:
+        """The same from an event loop."""
+        return self._status(await self._aio.look(self.backends, LOOK_TIMEOUT))
+
+    def explain(self, model: str, tags: Iterable[str] | str | None = None, *, fallback: bool = True) -> Explanation:
+        """Who would be asked, by what is known now; asks nobody. Raises UnknownModel."""
+        named = self.aliases.get(model, model)
+        chain = (
+            tuple(dict.fromkeys((named, *(self.fallbacks.get(named) or self.fallbacks.get(model) or ()))))
+            if fallback
+            else (named,)
+        )
+        wanted = frozenset([tags] if isinstance(tags, str) else tags or ())
+        if not any(self.pool.serving(name, wanted) for name in chain) and not self.pool.unasked():
+            raise unknown_model(model, list(self._models()), wanted)
+        return explain(chain, wanted, self.pool, self._strategy, self._strategy_name)
+
+    def close(self) -> None:
+        """Close the connections that threads use."""
+        self._shell.close()
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections too."""
+        await self._aio.aclose()
+        self._shell.close()
+
+    def _models(self) -> dict[str, list[str]]:
+        table = self.pool.models()
+        return table | {alias: table[model] for alias, model in self.aliases.items() if model in table}
+
+    def _status(self, looks: Mapping[str, tuple[list[str] | Failure, float]]) -> Status:
+        rows = []
+        for place in self.pool.places:
+            found, seconds = looks[place.backend.name]
+            state = self.pool.state(place)
+            rows.append(
+                BackendStatus(
+                    name=place.backend.name,
+                    kind=place.backend.kind,
+                    url=place.backend.url,
+                    reachable=not isinstance(found, Failure),
+                    seconds=round(seconds, 4),
+                    error=found.message if isinstance(found, Failure) else "",
+                    state=state.state,
+                    in_flight=state.in_flight,
+                    rests_for=round(state.rests_for, 3),
+                    why=state.why,
+                    answered=state.answered,
+                    failed=state.failed,
+                    models=state.models,
+                )
+            )
+        return Status(tuple(rows))
+
+    def _check_names(self) -> None:
+        """A fallback or alias that nobody serves is a slip of the pen, told at once where every list is known."""
+        if any(row.models is None for row in self.backends):
+            return
+        known = list(self.pool.models())
+        meant = [("aliases", model) for model in self.aliases.values()]
+        meant += [("fallbacks", model) for models in self.fallbacks.values() for model in models]
+        for what, model in meant:
+            if self.aliases.get(model, model) not in known:
+                hint = f"served are: {', '.join(sorted(known))}"
+                raise ConfigError(f"{what} names the model {model!r}, which no backend serves", hint=hint)
+
+
+def _names(names: Sequence[str] | str) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _with_unique_names(backends: Sequence[Backend]) -> list[Backend]:
+    """Rows under distinct names: two servers behind one address (another key, other tags) are told apart by a number."""
+    if not backends or not all(isinstance(row, Backend) for row in backends):
+        raise ConfigError(
+            f"a Router needs a list of Backends, not {backends!r:.80}",
+            hint="[Backend.ollama('http://127.0.0.1:11434', …)]",
+        )
+    seen: dict[str, int] = {}
+    rows = []
+    for row in backends:
+        seen[row.name] = seen.get(row.name, 0) + 1
+        rows.append(row if seen[row.name] == 1 else dataclasses.replace(row, name=f"{row.name}#{seen[row.name]}"))
+    return rows

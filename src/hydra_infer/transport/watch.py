@@ -1,0 +1,99 @@
+"""The time one attempt has left, enforced where the bytes are read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+
+from ..routing.call import Limits
+
+__all__ = ["CURRENT", "Watch"]
+
+# After the last event the end of the body usually lies in the same packet; reading it keeps the connection usable. A server
+# that holds the line open instead must not hold up the caller.
+_DRAIN = 0.25
+
+
+class Watch:
+    """One attempt's timers folded into one instant, `due`, moved forward by each token; and what was counted on the way.
+
+    The sync network reads with what is left until `due`. In async code one timer per attempt calls `_tick`, which re-arms
+    itself for what is left and, when nothing is, calls `abort`: 15 µs a chunk for wait_for, none for this.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        self._limits, self._clock = limits, clock
+        self.began = clock()
+        self.first_token: float | None = None
+        self.due, self.blame = self._earliest((limits.first, limits.first_name))
+        self.expired = False
+        self.received = 0  # bytes of this attempt's response
+        self.fresh = False  # a new connection was made for it
+        self.abort: Callable[[], None] | None = None  # set by an async connection: makes its pending read end
+        self._timer: asyncio.TimerHandle | None = None
+
+    def token(self) -> None:
+        """A token has arrived: from here on the gap between tokens counts."""
+        now = self._clock()
+        self.first_token = self.first_token or now
+        self._set((now - self.began + self._limits.idle, self._limits.idle_name))
+
+    def drain(self) -> None:
+        """The answer is complete; only the end of the body is still to be read."""
+        self._set((self._clock() - self.began + _DRAIN, "drain"))
+
+    def left(self) -> float:
+        """Seconds until `due`; marks the attempt as expired when there are none."""
+        left = self.due - self._clock()
+        self.expired = self.expired or left <= 0
+        return left
+
+    def connect_left(self) -> float:
+        """Seconds for making a connection: its own limit, inside what is left at all."""
+        return max(0.001, min(self._limits.connect, self.left()))
+
+    @property
+    def verdict(self) -> str:
+        """What the expiry means, for people."""
+        seconds = self.due - self.began
+        where = "no token for that long" if self.first_token else "no token"
+        return f"{where} within {self.blame} ({seconds:.1f} s after asking)"
+
+    def start_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch from an event loop: when the time is over, `abort` is called."""
+        self._loop = loop
+        self._timer = loop.call_later(max(0.0, self.left()), self._tick)
+
+    def stop_timer(self) -> None:
+        """The attempt is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set(self, running: tuple[float, str]) -> None:
+        """Move `due`. A timer that would come too late is set anew; one that comes early re-arms itself."""
+        self.due, self.blame = self._earliest(running)
+        if self._timer is not None and (left := self.left()) + self._loop.time() < self._timer.when():
+            self._timer.cancel()
+            self._timer = self._loop.call_later(left, self._tick)
+
+    def _tick(self) -> None:
+        left = self.left()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._tick)
+        elif self.abort is not None:
+            self.abort()
+
+    def _earliest(self, running: tuple[float, str]) -> tuple[float, str]:
+        """The instant at which the first of the running timer, the whole-answer timer and the deadline expires."""
+        instants = [(self.began + running[0], running[1])]
+        if self._limits.whole is not None:
+            instants.append((self.began + self._limits.whole, "timeout"))
+        if self._limits.ends_at is not None:
+            instants.append((self._limits.ends_at, "deadline"))
+        return min(instants)
+
+
+# The attempt that the current thread or task is making: how a connection deep inside the HTTP library finds its timers.
+CURRENT: ContextVar[Watch] = ContextVar("hydra_infer_watch")

@@ -1,0 +1,90 @@
+"""One question to one server without the socket: a request to send, response bytes in, events out."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .trouble import Failure, Trouble
+
+__all__ = ["MAX_BODY_BYTES", "Decoder", "Event", "Exchange", "WireRequest"]
+
+# A complete body (embeddings of a large batch are the largest honest ones) and an error page both end here.
+MAX_BODY_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """What goes out: the path begins with /; header names are lower-case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One OpenAI-shaped piece of an answer: `data` the JSON object, `raw` its text as it came.
+
+    `tokens`: it carries something the model produced, so the server has answered and is alive.
+    `whole`: it is a complete body, not a piece of a stream. `usage_only`: it carries token counts and nothing else.
+    """
+
+    data: dict[str, Any]
+    raw: bytes
+    tokens: bool = False
+    whole: bool = False
+    usage_only: bool = False
+
+
+class Exchange(Protocol):
+    """A dialect's side of one attempt. The transport sends `request`, then calls head, feed … feed, end.
+
+    After each call: `failure` is set when the attempt is lost; `answered` once the first token-bearing event or the
+    complete JSON body has arrived. Headers with status 200 are no answer: servers send them and then fail to allocate.
+    """
+
+    request: WireRequest
+    answered: bool
+    finished: bool
+    failure: Failure | None
+    moved: str | None
+
+    def head(self, status: int, headers: Mapping[str, str]) -> None:
+        """The response's status and headers (lower-case names)."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """A piece of the response's body."""
+
+    def end(self) -> list[Event]:
+        """The body has ended, as the connection tells it."""
+
+
+class Decoder:
+    """Content-Encoding undone piece by piece. We ask for identity; some servers and proxies compress all the same."""
+
+    def __init__(self, encoding: str) -> None:
+        name = encoding.strip().lower()
+        if name not in ("", "identity", "gzip", "x-gzip", "deflate"):
+            raise ValueError(f"the body is encoded as {encoding!r}")
+        self._inflate = None if name in ("", "identity") else zlib.decompressobj(47 if "gzip" in name else 15)
+
+    def feed(self, data: bytes) -> bytes:
+        """The decoded piece. Raises ValueError when it is no such data, or grows beyond MAX_BODY_BYTES in one piece."""
+        if self._inflate is None:
+            return data
+        try:
+            plain = self._inflate.decompress(data, MAX_BODY_BYTES)
+        except zlib.error as error:
+            raise ValueError(f"the compressed body is damaged: {error}") from error
+        if self._inflate.unconsumed_tail:
+            raise ValueError(f"the compressed body unpacks to more than {MAX_BODY_BYTES} bytes")
+        return plain
+
+
+def broken(message: str, status: int | None = 200) -> Failure:
+    """A failure for an answer that is no answer."""
+    return Failure(Trouble.BROKEN, message, status=status)

@@ -1,0 +1,243 @@
+"""The OpenAI dialect: what vLLM, SGLang, llama-server, LiteLLM, TabbyAPI and Ollama's /v1 have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from .exchange import MAX_BODY_BYTES, Decoder, Event, WireRequest, broken
+from .question import Question
+from .splice import Text
+from .sse import EventTooLarge, SSEParser
+from .trouble import Failure, failure_of_error, failure_of_status
+
+__all__ = ["OpenAIExchange", "Target", "as_chunk", "models_in", "rename"]
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+# An error page is read to its end only so far; no message needs more.
+_MAX_ERROR_BYTES = 64 * 1024
+_TOKEN_KEYS = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal", "function_call", "audio")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one attempt goes: `base` is the server's URL with its prefix ("http://host:5000/v1"), `headers` carry its key."""
+
+    base: str
+    local_name: str
+    headers: Mapping[str, str]
+
+
+class OpenAIExchange:
+    """One attempt in the OpenAI dialect; see Exchange for how it is driven."""
+
+    def __init__(self, question: Question, target: Target) -> None:
+        self._question, self._target = question, target
+        self.request = WireRequest(
+            method="POST",
+            path=urlsplit(target.base).path + question.path,
+            headers={
+                **question.headers,
+                "accept": "text/event-stream" if question.stream else "application/json",
+                "accept-encoding": "identity",
+                "content-type": "application/json",
+                **target.headers,
+            },
+            body=question.body_for(target.local_name),
+        )
+        self.answered = False
+        self.finished = False
+        self.failure: Failure | None = None
+        self.moved: str | None = None
+        self._status = 0
+        self._headers: Mapping[str, str] = {}
+        self._decoder = Decoder("")
+        self._body = bytearray()  # what arrived before we know whether it is SSE, and bodies that are not
+        self._sse: SSEParser | None = None
+        self._open_choices: set[int] = set()
+        self._ended_choices: set[int] = set()
+
+    # ---- the response, as it comes ---------------------------------------------------------------------------
+
+    def head(self, status: int, headers: Mapping[str, str]) -> None:
+        self._status, self._headers = status, headers
+        if status in _REDIRECTS:
+            self._redirect(headers.get("location", ""))
+            return
+        try:
+            self._decoder = Decoder(headers.get("content-encoding", ""))
+        except ValueError as error:
+            self.failure = broken(str(error), status)
+
+    def feed(self, data: bytes) -> list[Event]:
+        if self.failure or self.finished:
+            return []
+        try:
+            data = self._decoder.feed(data)
+            if self._sse:
+                return self._events(self._sse.feed(data))
+            return self._sniff(data)
+        except (ValueError, EventTooLarge) as error:
+            self.failure = broken(str(error), self._status)
+            return []
+
+    def end(self) -> list[Event]:
+        if self.failure or self.finished:
+            return []
+        if not self._sse:
+            return self._complete(bytes(self._body))
+        events = self._events(self._sse.end())
+        if not self.failure and not self.finished:
+            if self.answered and self._ended_choices and not self._open_choices:
+                self.finished = True  # a finish_reason without [DONE] is an honest end
+            else:
+                self.failure = broken("the stream ended without a finish_reason", self._status)
+        return events
+
+    # ---- what the bytes turn out to be -----------------------------------------------------------------------
+
+    def _sniff(self, data: bytes) -> list[Event]:
+        """Tell SSE from a complete body by its first byte: content types are wrong too often to go by."""
+        self._body += data
+        start = self._body.lstrip()[:1]
+        is_error = not 200 <= self._status < 300
+        if len(self._body) > (_MAX_ERROR_BYTES if is_error else MAX_BODY_BYTES):
+            if is_error:
+                return self._complete(bytes(self._body[:_MAX_ERROR_BYTES]))
+            raise ValueError(f"the body is larger than {MAX_BODY_BYTES} bytes")
+        if is_error or not self._question.stream or not start or start in b"{[<":
+            return []
+        self._sse = SSEParser()
+        held, self._body = bytes(self._body), bytearray()
+        return self._events(self._sse.feed(held))
+
+    def _complete(self, body: bytes) -> list[Event]:
+        """A body that came whole: the answer to a plain call, an error, or a server that does not stream."""
+        self.finished = True
+        if not 200 <= self._status < 300:
+            self.failure = failure_of_status(self._status, self._headers, body)
+            return []
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError):
+            self.failure = broken(_describe(body), self._status)
+            return []
+        if isinstance(data, dict) and data.get("error"):
+            self.failure = failure_of_error(data["error"], body)
+        elif flaw := _flaw(data, self._question.path):
+            self.failure = broken(flaw, self._status)
+        else:
+            self.answered = True
+            return [Event(data, body, tokens=True, whole=True)]
+        return []
+
+    def _events(self, messages: list[bytes]) -> list[Event]:
+        events: list[Event] = []
+        for message in messages:
+            if self.finished or self.failure:
+                break
+            if message.strip() == b"[DONE]":
+                self.finished = self.answered
+                if not self.answered:
+                    self.failure = broken("the stream ended without a single token", self._status)
+            elif event := self._event(message):
+                events.append(event)
+        return events
+
+    def _event(self, message: bytes) -> Event | None:
+        try:
+            data = json.loads(message)
+        except (ValueError, RecursionError):
+            self.failure = broken(f"an event that is not JSON: {message[:80].decode('utf-8', 'replace')!r}", self._status)
+            return None
+        if not isinstance(data, dict):
+            self.failure = broken(f"an event that is not an object: {message[:80].decode('utf-8', 'replace')!r}", self._status)
+            return None
+        if data.get("error"):
+            self.failure = failure_of_error(data["error"], message)
+            return None
+        choices = [choice for choice in data.get("choices") or [] if isinstance(choice, dict)]
+        tokens = False
+        for choice in choices:
+            tokens = self._choice(choice) or tokens
+        self.answered = self.answered or tokens
+        return Event(data, message, tokens=tokens, usage_only=not choices and bool(data.get("usage")))
+
+    def _choice(self, choice: dict[str, Any]) -> bool:
+        """Note where this choice stands; tells whether the piece carries tokens."""
+        index = int(choice.get("index") or 0)
+        self._open_choices.add(index)
+        if choice.get("finish_reason") is not None:
+            self._ended_choices.add(index)
+        self._open_choices -= self._ended_choices
+        delta = choice.get("delta")
+        delta = delta if isinstance(delta, dict) else {}
+        return bool(choice.get("text")) or choice.get("finish_reason") is not None or any(delta.get(key) for key in _TOKEN_KEYS)
+
+    def _redirect(self, location: str) -> None:
+        """Follow within the same origin, where the key may go; another origin must never see it."""
+        base = urlsplit(self._target.base)
+        there = urlsplit(urljoin(f"{base.scheme}://{base.netloc}{self.request.path}", location))
+        if location and (there.scheme, there.netloc) == (base.scheme, base.netloc):
+            self.moved = there.path + (f"?{there.query}" if there.query else "")
+        else:
+            self.failure = broken(f"it redirects to another address ({there.scheme}://{there.netloc})", self._status)
+
+
+def as_chunk(body: dict[str, Any]) -> dict[str, Any]:
+    """A complete body as the one event of a stream, for a caller who asked for a stream and a server that sent none."""
+    choices = []
+    for choice in body.get("choices") or []:
+        piece = {key: value for key, value in choice.items() if key != "message"}
+        if "message" in choice:
+            calls = choice["message"].get("tool_calls")
+            numbered = {"tool_calls": [{"index": index, **call} for index, call in enumerate(calls)]} if calls else {}
+            piece["delta"] = {**choice["message"], **numbered}
+        choices.append(piece)
+    kind = str(body.get("object") or "chat.completion")
+    return {**body, "object": "chat.completion.chunk" if kind.startswith("chat") else kind, "choices": choices}
+
+
+def rename(event: Event, model: str) -> bytes:
+    """The event's text with its `model` value set to the name that the caller used; every other byte as it came."""
+    local_name = event.data.get("model")
+    if local_name is None or local_name == model:
+        return event.raw
+    for template in (b'"model":%s', b'"model": %s'):
+        needle = template % json.dumps(local_name).encode()
+        # Standing there once, it is the top-level value (inside strings its quotes would be escaped).
+        if event.raw.count(needle) == 1:
+            return event.raw.replace(needle, template % json.dumps(model).encode())
+    return Text(event.raw).replace(model=model)
+
+
+def models_in(body: bytes) -> list[str]:
+    """The names in a GET /v1/models answer. Raises ValueError when it is none."""
+    data = json.loads(body)
+    rows = data.get("data") if isinstance(data, dict) else None
+    if not isinstance(rows, list):
+        raise ValueError(f"no model list in {_describe(body)}")  # noqa: TRY004 - a fault of data, not of a type
+    return [row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
+
+
+def _flaw(data: Any, path: str) -> str | None:
+    """What keeps a complete body from being an answer; None when it is one."""
+    if not isinstance(data, dict):
+        return "the body is not a JSON object"
+    key = "data" if path == "/embeddings" else "choices"
+    rows = data.get(key)
+    if not isinstance(rows, list) or not rows:
+        return f"the body has no {key}"
+    if path == "/chat/completions" and not all(isinstance(row, dict) and isinstance(row.get("message"), dict) for row in rows):
+        return "a choice has no message"
+    return None
+
+
+def _describe(body: bytes) -> str:
+    text = body[:200].decode("utf-8", "replace").strip()
+    if not text:
+        return "an empty body"
+    return "an HTML page instead of JSON" if text.startswith("<") else f"a body that is not JSON: {text[:80]!r}"

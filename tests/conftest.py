@@ -1,0 +1,22 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """A test leaves no thread of ours running (named hydra-*), and no object whose end raises a warning."""
+    before = set(threading.enumerate())
+    yield
+    gc.collect()
+    ends_at = time.monotonic() + 5
+    while left := [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("hydra-")]:
+        assert time.monotonic() < ends_at, f"threads left running: {left}"
+        time.sleep(0.01)
