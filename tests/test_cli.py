@@ -117,6 +117,8 @@ def test_bad_input_is_named_with_a_status_and_no_traceback(
     words, expected, named = BAD_INPUT[case]
     status, _, err = run(capsys, *words)
     assert (status, named in err) == (expected, True), err
+    if words and words[0] in ("plan", "chat") and err.startswith("hydra-infer: "):
+        assert err.rstrip().endswith(")"), f"no hint: {err}"
 
 
 def test_an_unknown_model_name_at_a_server(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,11 +72,10 @@ def _gpus(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from .engines.bundled import model_file
     from .planning import plan
 
     planned = plan(
-        model_file(arguments.model),
+        arguments.model,
         gpus=_gpu_names(arguments.gpus),
         context=arguments.context,
         cache=arguments.cache,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .hardware import host, nvml
 from .hardware.gpu import Gpu
+from .models.bundled import model_file
 from .models.folder import read_model
 from .planner.report import Plan
 from .planner.request import Request, cards_of
@@ -33,14 +34,14 @@ def plan(
 ) -> Plan:
     """Will this model fit, and how? Nothing is loaded: only file headers are read.
 
-    `model` is a folder (EXL3, EXL2, plain safetensors), a .gguf file, or a config.json together with `bpw` (bits per
-    weight) and `format` ("exl3", "exl2", "hf", "gguf"). `gpus` are Gpus or names in PCI order, one name is one card;
+    `model` is a folder (EXL3, EXL2, plain safetensors), a .gguf file, "smollm2" (the bundled small one), or a config.json
+    together with `bpw` (bits per weight) and `format` ("exl3", "exl2", "hf", "gguf"). `gpus` are Gpus or names in PCI order, one name is one card;
     left out they are this machine's. `context` is tokens (or "32k"); `cache` is "fp16", "q8", "q6", "q4", "8,4" (bits of
     keys and values) or a cache type of llama.cpp. `gpu_split` and `reserve` are GiB per card.
 
     Raises UnknownModel, UnknownGpu, and ConfigError naming the argument, or the file and field, that is impossible.
     """
-    spec = read_model(model, bpw=bpw, format=format)
+    spec = read_model(model_file(model), bpw=bpw, format=format)
     cards = nvml.gpus() if gpus is None else cards_of(gpus)
     # Cards that were named, not found, may be in another machine, whose RAM is not this one's: it is not judged then.
     found_here = all(card.uuid is not None for card in cards)

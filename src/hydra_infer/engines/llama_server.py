@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from ..errors import ConfigError, LoadError, MissingExtra, UnknownModel
 from ..planner.cache import rate_of
 from ..units import Size, parse_tokens
-from .bundled import model_file, model_name
+from ..models.bundled import model_file, model_name
 from .machine import physical_cores, resident_memory
 from .progress import quiet, reporting
 

@@ -12,7 +12,7 @@ from ..errors import ConfigError, LoadError
 from ..models.folder import read_model
 from ..planner.report import Plan
 from ..units import parse_tokens
-from .bundled import model_file, model_name
+from ..models.bundled import model_file, model_name
 from .progress import reporting
 
 if TYPE_CHECKING:

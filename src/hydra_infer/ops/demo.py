@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..engines.bundled import model_file
+from ..models.bundled import model_file
 from ..engines.llama_server import LlamaServer
 from ..hardware.nvml import gpus
 from ..planning import plan

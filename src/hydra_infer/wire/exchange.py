@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from .trouble import Failure, Trouble
 
-__all__ = ["MAX_BODY_BYTES", "Decoder", "Event", "Exchange", "WireRequest"]
+__all__ = ["MAX_BODY_BYTES", "Decoder", "Event", "Exchange", "WireRequest", "broken"]
 
 # A complete body (embeddings of a large batch are the largest honest ones) and an error page both end here.
 MAX_BODY_BYTES = 256 * 2**20
