@@ -218,6 +218,9 @@ def test_a_lone_backend_that_loads_is_waited_for_without_spending_retries() -> N
     _, verdict = bench.drive({"a": [loading] * 10}, ends_at=bench.clock.now + 5)
     assert verdict is not None
     assert verdict.out_of_time
+    story, verdict = bench.drive({"a": [loading] * 200})
+    assert verdict is not None
+    assert story.count("pause 2") == COLD / 2  # and not for ever
 
 
 def test_silence_of_a_lone_backend_is_not_repeated() -> None:

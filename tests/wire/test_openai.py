@@ -13,7 +13,7 @@ from hydra_infer.wire.openai import OpenAIExchange, Target, as_chunk, models_in,
 from hydra_infer.wire.question import Fields, Question, read_question
 from hydra_infer.wire.trouble import Trouble
 
-TARGET = Target("http://gpu:5000/prefix/v1", "local", {"authorization": "Bearer secret"})
+TARGET = Target("http://gpu:5000/prefix", "local", {"authorization": "Bearer secret"})
 
 
 def ask(stream: bool = True, path: str = "/chat/completions", **fields: Any) -> OpenAIExchange:

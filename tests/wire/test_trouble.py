@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hydra_infer.wire.trouble import Trouble, error_message, failure_of_error, failure_of_status
+from hydra_infer.wire.trouble import Failure, Trouble, error_message, failure_of_error, failure_of_status, overflow_numbers
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,21 @@ def test_an_error_under_status_200_is_the_servers() -> None:
     assert failure_of_error({"message": "x", "code": "context_length_exceeded"}).trouble is Trouble.OVERFLOW
     assert failure_of_error({"message": "Loading model", "code": 503}).trouble is Trouble.LOADING
     assert failure_of_error({"message": "no such thing", "code": 400}).trouble is Trouble.CALLER
+
+
+@pytest.mark.parametrize(
+    ("message", "body", "numbers"),
+    [
+        ("request (7900 tokens) exceeds the available context size (4096 tokens), try increasing it", b"", (7900, 4096)),
+        ("too long", b'{"error": {"n_prompt_tokens": 7900, "n_ctx": 4096}}', (7900, 4096)),
+        ("Prompt length 5023 exceeds the available context size of 4096 tokens", b"", (5023, 4096)),
+        (
+            "This model's maximum context length is 4096 tokens. However, your messages resulted in 5000 tokens.",
+            b"",
+            (5000, 4096),
+        ),
+        ("the input length exceeds the context length", b"", (None, None)),
+    ],
+)
+def test_an_overflow_tells_its_numbers_where_it_can(message: str, body: bytes, numbers: tuple[int | None, int | None]) -> None:
+    assert overflow_numbers(Failure(Trouble.OVERFLOW, message, body=body)) == numbers

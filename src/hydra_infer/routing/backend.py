@@ -114,11 +114,6 @@ class Backend:
         """What this backend calls `model`, by its own table; None when the table lacks it or there is none."""
         return self.models.get(model) if self.models is not None else None
 
-    @property
-    def base(self) -> str:
-        """The URL in front of OpenAI's paths."""
-        return self.url + "/v1"
-
     def headers(self) -> dict[str, str]:
         """The headers that carry this backend's key; sent to this backend and to nobody else."""
         return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}

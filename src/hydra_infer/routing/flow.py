@@ -60,11 +60,15 @@ class _Failover:
     policy: Policy
     strategy: Strategy
     clock: Callable[[], float]
+    began: float = field(init=False)
     outcomes: list[Outcome] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
     retries: int = 0
     lone: bool = False  # one backend is all there is: it is retried instead of failed over, and never rests
     more_context_than: int | None = None  # after an overflow: only a larger context can help
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
 
     def steps(self) -> Flow:
         if unasked := self.pool.unasked():
@@ -194,7 +198,7 @@ class _Failover:
         """Make ready for the next choice: elsewhere at once, or the same one after a pause when it is all there is."""
         if self.lone:
             asked = failure.retry_after or 0.0
-            if failure.trouble is Trouble.LOADING:
+            if failure.trouble is Trouble.LOADING and self.clock() - self.began < min(COLD, self._timeout(candidate[0])):
                 yield Pause(self._within_deadline(max(LOADING_REST, asked)))
                 return
             if failure.trouble in _WORTH_RETRYING and self.retries < self.policy.retries and asked <= self.policy.cooldown:

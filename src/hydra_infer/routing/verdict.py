@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import AllBackendsFailed, ContextTooLong, DeadlineExceeded, HydraError, Refused, UnknownModel
-from ..wire.trouble import Failure, Trouble
+from ..wire.trouble import Failure, Trouble, overflow_numbers
 from .call import Outcome
 
 __all__ = ["GaveUp", "error_answer", "unknown_model"]
@@ -50,9 +50,12 @@ class GaveUp:
             )
         last = self.outcomes[-1]
         if self.final.trouble is Trouble.OVERFLOW:
+            tokens, context = overflow_numbers(self.final)
             return ContextTooLong(
                 f"{last.backend} refused the prompt: {self.final.message}",
                 hint="shorten it, or route to a backend with a larger context",
+                tokens=tokens,
+                context=context,
             )
         return Refused(
             f"{last.backend} refused the request: {self.final.message}",

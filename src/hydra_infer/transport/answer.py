@@ -25,6 +25,7 @@ class Told:
         self.outcomes: tuple[Outcome, ...] = ()
         self.failure: Failure | None = None
         self.flow: Flow | None = None
+        self.warnings = exchange.warnings
         self._exchange, self._watch = exchange, watch
         self._ready = deque(events)
         self._over = False

@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..routing.backend import Backend
 from ..routing.call import Attempt, Call, Limits, Pause, Probe, Serve, Started, Wait
 from ..routing.flow import Flow
 from ..routing.pool import Pool
 from ..routing.verdict import GaveUp
+from ..wire.dialect import DIALECTS
 from ..wire.exchange import Event, Exchange, WireRequest
-from ..wire.openai import OpenAIExchange, Target, models_in
+from ..wire.openai import Target
 from ..wire.trouble import Failure, Trouble, failure_of_status
 from .answer import Answer, AsyncAnswer
 from .engine import AsyncEngineLine, EngineLine
@@ -79,7 +79,7 @@ class Shell:
             response = self._lines[backend.name].send(_list_request(backend), watch)
             body = b"".join(response)
             response.close()
-            found = _models(response.status, response.headers, body)
+            found = _models(backend, response.status, response.headers, body)
         except LineFailed as error:
             found = error.failure
         self._pool.tell_models(backend, None if isinstance(found, Failure) else found)
@@ -161,7 +161,7 @@ class AsyncShell:
             response = await self._lines[backend.name].send(_list_request(backend), watch)
             body = b"".join([data async for data in response])
             await response.aclose()
-            found = _models(response.status, response.headers, body)
+            found = _models(backend, response.status, response.headers, body)
         except LineFailed as error:
             found = error.failure
         finally:
@@ -251,7 +251,7 @@ class _Opening:
 
 def open_exchange(call: Call, step: Attempt) -> Exchange:
     """The dialect's side of this attempt."""
-    return OpenAIExchange(call.question, Target(step.backend.base, step.local.name, step.backend.headers()))
+    return DIALECTS[step.backend.kind].open(call.question, Target(step.backend.url, step.local.name, step.backend.headers()))
 
 
 def _given_up(stop: StopIteration) -> GaveUp:
@@ -273,14 +273,13 @@ def _quick(seconds: float) -> Limits:
 
 
 def _list_request(backend: Backend) -> WireRequest:
-    headers = {"accept": "application/json", "accept-encoding": "identity", **backend.headers()}
-    return WireRequest("GET", f"{urlsplit(backend.base).path}/models", headers)
+    return DIALECTS[backend.kind].list_request(Target(backend.url, "", backend.headers()))
 
 
-def _models(status: int, headers: dict[str, str], body: bytes) -> list[str] | Failure:
+def _models(backend: Backend, status: int, headers: dict[str, str], body: bytes) -> list[str] | Failure:
     if status != 200:
         return failure_of_status(status, headers, body)
     try:
-        return models_in(body)
+        return DIALECTS[backend.kind].read_list(body)
     except (ValueError, RecursionError) as error:
         return Failure(Trouble.BROKEN, str(error), status=status)

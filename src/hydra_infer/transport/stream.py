@@ -27,7 +27,7 @@ class _Reading:
         self._last = began
         self._reply: Reply | None = None
         substitute = (f"answered by {told.model!r} instead of {asked!r}",) if told.model != asked else ()
-        self._warnings = (*warnings, *substitute)
+        self._warnings = (*warnings, *told.warnings, *substitute)
 
     @property
     def backend(self) -> str:

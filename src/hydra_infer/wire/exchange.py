@@ -43,11 +43,13 @@ class Event:
 class Exchange(Protocol):
     """A dialect's side of one attempt. The transport sends `request`, then calls head, feed … feed, end.
 
-    After each call: `failure` is set when the attempt is lost; `answered` once the first token-bearing event or the
-    complete JSON body has arrived. Headers with status 200 are no answer: servers send them and then fail to allocate.
+    `warnings` tell what had to be changed for this server. After each call, `failure` is set when the attempt is lost, and
+    `answered` once the first token-bearing event or the complete JSON body has arrived. Headers with status 200 are no
+    answer: servers send them and then fail to allocate.
     """
 
     request: WireRequest
+    warnings: tuple[str, ...]
     answered: bool
     finished: bool
     failure: Failure | None

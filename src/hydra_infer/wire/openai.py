@@ -24,7 +24,7 @@ _TOKEN_KEYS = ("content", "reasoning_content", "reasoning", "tool_calls", "refus
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one attempt goes: `base` is the server's URL with its prefix ("http://host:5000/v1"), `headers` carry its key."""
+    """Where one attempt goes: `base` is the server's URL without /v1 ("http://host:5000"), `headers` carry its key."""
 
     base: str
     local_name: str
@@ -34,11 +34,13 @@ class Target:
 class OpenAIExchange:
     """One attempt in the OpenAI dialect; see Exchange for how it is driven."""
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(self, question: Question, target: Target) -> None:
         self._question, self._target = question, target
         self.request = WireRequest(
             method="POST",
-            path=urlsplit(target.base).path + question.path,
+            path=f"{urlsplit(target.base).path}/v1{question.path}",
             headers={
                 **question.headers,
                 "accept": "text/event-stream" if question.stream else "application/json",
@@ -97,6 +99,17 @@ class OpenAIExchange:
                 self.failure = broken("the stream ended without a finish_reason", self._status)
         return events
 
+    # ---- where a dialect differs ---------------------------------------------------------------------------------
+
+    def _refusal(self, failure: Failure) -> Failure:
+        """What a status other than 2xx means from this kind of server."""
+        return failure
+
+    def _untrue(self, data: dict[str, Any]) -> Failure | None:
+        """What is wrong with a body or event that looks like an answer; None when nothing is."""
+        del data
+        return None
+
     # ---- what the bytes turn out to be -----------------------------------------------------------------------
 
     def _sniff(self, data: bytes) -> list[Event]:
@@ -118,7 +131,7 @@ class OpenAIExchange:
         """A body that came whole: the answer to a plain call, an error, or a server that does not stream."""
         self.finished = True
         if not 200 <= self._status < 300:
-            self.failure = failure_of_status(self._status, self._headers, body)
+            self.failure = self._refusal(failure_of_status(self._status, self._headers, body))
             return []
         try:
             data = json.loads(body)
@@ -129,6 +142,8 @@ class OpenAIExchange:
             self.failure = failure_of_error(data["error"], body)
         elif flaw := _flaw(data, self._question.path):
             self.failure = broken(flaw, self._status)
+        elif (untrue := self._untrue(data)) is not None:
+            self.failure = untrue
         else:
             self.answered = True
             return [Event(data, body, tokens=True, whole=True)]
@@ -158,6 +173,9 @@ class OpenAIExchange:
             return None
         if data.get("error"):
             self.failure = failure_of_error(data["error"], message)
+            return None
+        if (untrue := self._untrue(data)) is not None:
+            self.failure = untrue
             return None
         choices = [choice for choice in data.get("choices") or [] if isinstance(choice, dict)]
         tokens = False

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Failure", "Trouble", "error_message", "failure_of_error", "failure_of_status"]
+__all__ = ["Failure", "Trouble", "error_message", "failure_of_error", "failure_of_status", "overflow_numbers"]
 
 
 class Trouble(StrEnum):
@@ -49,6 +49,15 @@ _OVERFLOW = re.compile(
     r"|longer than the (model'?s )?context|input length exceeds|prompt is too long",
     re.IGNORECASE,
 )
+# llama.cpp's fields; the sentences of llama.cpp, TabbyAPI, vLLM and OpenAI.
+_TOKENS = (
+    r'"n_prompt_tokens":\s*(\d+)',
+    r"prompt length (\d+)",
+    r"request \((\d+) tokens\)",
+    r"resulted in (\d+) tokens",
+    r"requested (\d+) tokens",
+)
+_CONTEXT = (r'"n_ctx":\s*(\d+)', r"context size of (\d+)", r"context size \((\d+) tokens\)", r"maximum context length is (\d+)")
 _MODEL_MISSING = re.compile(
     r"model_not_found|model\b.*\b(not found|does not exist|unknown)|no such model|unknown model",
     re.IGNORECASE | re.DOTALL,
@@ -94,6 +103,15 @@ def error_message(body: bytes) -> str:
     if isinstance(data, list) and data and isinstance(data[0], Mapping):
         return "; ".join(f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg', item)}" for item in data[:3])[:500]
     return json.dumps(data)[:500] if data else ""
+
+
+def overflow_numbers(failure: Failure) -> tuple[int | None, int | None]:
+    """The prompt's tokens and the server's context, where an overflow names them."""
+    text = f"{failure.message} {failure.body[:2000].decode('utf-8', 'replace')}"
+    tokens, context = (
+        next((int(m[1]) for p in ps if (m := re.search(p, text, re.IGNORECASE))), None) for ps in (_TOKENS, _CONTEXT)
+    )
+    return tokens, context
 
 
 def _plain(body: bytes) -> str:
