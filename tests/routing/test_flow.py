@@ -15,6 +15,7 @@ from hydra_infer.routing.flow import COLD, WARM, Flow, failover
 from hydra_infer.routing.pool import Pool
 from hydra_infer.routing.strategies import ordered
 from hydra_infer.routing.verdict import GaveUp
+from hydra_infer.wire.dialect import Look
 from hydra_infer.wire.question import Fields, Question
 from hydra_infer.wire.trouble import Failure, Trouble
 
@@ -319,8 +320,8 @@ def test_servers_that_list_their_own_models_are_asked_once() -> None:
     flow = bench.flow()
     step = flow.send(None)
     assert isinstance(step, Probe)
-    bench.pool.tell_models(step.backends[0], None)
-    bench.pool.tell_models(step.backends[1], ["m"])
+    bench.pool.tell(step.backends[0], DOWN)
+    bench.pool.tell(step.backends[1], Look(["m"]))
     attempt = flow.send(None)
     assert isinstance(attempt, Attempt)
     assert attempt.backend.name == "b"
@@ -359,7 +360,6 @@ def limits(bench: Bench, **changes: Any) -> Any:
 
 def test_the_first_token_has_its_own_limit_except_on_the_last_candidate() -> None:
     assert limits(Bench("a", "b")).first == WARM
-    assert limits(Bench(Backend.ollama("http://x", ["m"]), backend("b"))).first == COLD
     assert limits(Bench("a")).first == 600
     assert limits(Bench("a", "b", policy=replace(POLICY, first_token_timeout=7.0))).first == 7
     assert limits(Bench(backend("a", first_token_timeout=3), "b")).first == 3
@@ -382,3 +382,43 @@ def test_idle_counts_between_tokens_unless_tools_are_offered() -> None:
     assert limits(Bench("a")).idle == 60
     assert limits(Bench("a"), tools=True).idle == 600
     assert (limits(Bench("a")).whole, limits(Bench("a"), mode="stream").whole) == (600, None)
+
+
+def ollama(name: str = "o", **options: Any) -> Backend:
+    return Backend.ollama(f"http://{name}", {"m": "llama3.1:8b"}, name=name, **options)
+
+
+def first_attempt(bench: Bench, look: Look | Failure) -> Attempt:
+    """The first attempt of a call whose first backend is asked about itself before."""
+    flow = bench.flow()
+    step = flow.send(None)
+    assert isinstance(step, Probe)
+    bench.pool.tell(step.backends[0], look)
+    attempt = flow.send(None)
+    flow.close()
+    assert isinstance(attempt, Attempt)
+    return attempt
+
+
+def test_a_server_that_may_have_to_load_first_gets_the_time_for_it() -> None:
+    cold = first_attempt(Bench(ollama(), "b"), Look(["llama3.1:8b"], {}))
+    assert cold.limits.first == COLD
+    warm = first_attempt(Bench(ollama(), "b"), Look(["llama3.1:8b"], {"llama3.1:8b": 16384}))
+    assert warm.limits.first == WARM
+
+
+def test_the_context_is_what_was_said_or_is_loaded_or_the_default_and_stays() -> None:
+    assert first_attempt(Bench(ollama(context=4096)), Look([], {"llama3.1:8b": 16384})).context == 4096
+    bench = Bench(ollama())
+    assert first_attempt(bench, Look([], {"llama3.1:8b": 16384})).context == 16384
+    bench.pool.tell(bench.pool.places[0].backend, Look([], {}))
+    flow = bench.flow()
+    step = flow.send(None)
+    flow.close()
+    assert isinstance(step, Attempt)
+    assert step.context == 16384
+    assert first_attempt(Bench(ollama()), Look([], {})).context == 8192
+
+
+def test_a_server_found_unreachable_when_asked_is_not_asked_again_by_the_same_call() -> None:
+    assert first_attempt(Bench(ollama(), "b"), DOWN).backend.name == "b"

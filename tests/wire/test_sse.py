@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydra_infer.wire.sse import EventTooLarge, SSEParser, encode_event
+from hydra_infer.wire.lines import LineTooLong
+from hydra_infer.wire.sse import SSEParser, encode_event
 
 
 def parse(stream: bytes, size: int = 10**9) -> list[bytes]:
@@ -53,13 +54,13 @@ def test_a_line_of_several_megabytes_is_an_event_like_any_other() -> None:
 
 def test_an_endless_line_ends() -> None:
     parser = SSEParser(max_bytes=1000)
-    with pytest.raises(EventTooLarge, match="1000"):
+    with pytest.raises(LineTooLong, match="1000"):
         for _ in range(100):
             parser.feed(b"data: " + b"x" * 50)
 
 
 def test_an_endless_event_of_many_lines_ends_too() -> None:
     parser = SSEParser(max_bytes=1000)
-    with pytest.raises(EventTooLarge, match="1000"):
+    with pytest.raises(LineTooLong, match="1000"):
         for _ in range(100):
             parser.feed(b"data: " + b"x" * 50 + b"\n")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
+from ..wire.ollama import is_cloud
 
 if TYPE_CHECKING:
     from ..engines.engine import Engine
@@ -181,7 +182,7 @@ def _models(kind: str, models: Models) -> dict[str, LocalModel] | None:
             raise ConfigError(f"models: {said!r} -> {entry.name!r} is not a pair of names")
         if entry.context is not None and not (isinstance(entry.context, int) and entry.context > 0):
             raise ConfigError(f"models[{said!r}]: context={entry.context!r} is not a number of tokens")
-        if kind == "ollama" and entry.name.endswith((":cloud", "-cloud")):
+        if kind == "ollama" and is_cloud(entry.name):
             raise ConfigError(
                 f"{entry.name!r} runs in Ollama's cloud, not on this server",
                 hint="a local server would send the prompts away; name a local model",

@@ -103,6 +103,7 @@ class Attempt:
     local: LocalModel
     model: str
     limits: Limits
+    context: int | None = None  # the number of tokens to serve it with, for servers that are told
 
 
 @dataclass(frozen=True, slots=True)

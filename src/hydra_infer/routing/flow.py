@@ -71,7 +71,7 @@ class _Failover:
         self.began = self.clock()
 
     def steps(self) -> Flow:
-        if unasked := self.pool.unasked():
+        if unasked := self.pool.unasked(self.call.models):
             yield Probe(tuple(place.backend for place in unasked), PROBE_TIMEOUT)
         self.lone = len({place.backend.name for model in self.call.models for place, _ in self._serving(model)}) == 1
         for model in self.call.models:
@@ -160,7 +160,7 @@ class _Failover:
         place, local = candidate
         began = self.clock()
         try:
-            fact = yield Attempt(place.backend, local, model, self._limits(candidate))
+            fact = yield Attempt(place.backend, local, model, self._limits(candidate), self.pool.context(place, local))
             if isinstance(fact, Failure):
                 self._failed(candidate, fact)
                 self._note(candidate, model, fact, self.clock() - began)
@@ -218,7 +218,7 @@ class _Failover:
         place = candidate[0]
         own, timeout = place.backend.timeouts, self._timeout(place)
         first, first_name = (
-            _first(own.first_token_timeout, self.policy.first_token_timeout, self._usual(place)),
+            _first(own.first_token_timeout, self.policy.first_token_timeout, self._usual(*candidate)),
             "first_token_timeout",
         )
         if self.call.mode == "plain" or first >= timeout or self._is_last(candidate):
@@ -238,8 +238,8 @@ class _Failover:
             ends_at=self.call.ends_at,
         )
 
-    def _usual(self, place: Place) -> float:
-        return WARM if place.backend.kind in WARM_KINDS else COLD
+    def _usual(self, place: Place, local: LocalModel) -> float:
+        return WARM if place.backend.kind in WARM_KINDS or self.pool.is_loaded(place, local) else COLD
 
     def _timeout(self, place: Place) -> float:
         return _first(self.call.timeout, place.backend.timeouts.timeout, self.policy.timeout)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from ..wire.dialect import DIALECTS, Look
 from ..wire.trouble import Failure, Trouble
 from .backend import Backend, LocalModel
 
@@ -34,8 +35,9 @@ class Place:
     probing: bool = False  # rest is over, and one request is finding out
     last: Failure | None = None
     missing: dict[str, float] = field(default_factory=dict)  # local model name -> rest until
-    told: list[str] | None = None  # what the server itself says it serves
+    told: Look | None = None  # what the server says of itself
     told_at: float = float("-inf")
+    contexts: dict[str, int] = field(default_factory=dict)  # what each model is asked for with, once and for all
     answered: int = 0
     failed: int = 0
 
@@ -87,31 +89,57 @@ class Pool:
         """Every model name that is known of, with the backends that serve it."""
         table: dict[str, list[str]] = {}
         for place in self.places:
-            for model in place.backend.models if place.backend.models is not None else place.told or ():
+            for model in _names(place):
                 table.setdefault(model, []).append(place.backend.name)
         return table
 
-    def unasked(self) -> list[Place]:
-        """Backends whose models nobody has listed and which were not asked within MODELS_TTL."""
+    def unasked(self, models: Sequence[str] = ()) -> list[Place]:
+        """Backends to ask before a call goes on.
+
+        Those whose models nobody has listed and which were not asked within MODELS_TTL; and, once, those that serve one of
+        `models` and can tell what they have loaded.
+        """
         now = self._clock()
-        return [place for place in self.places if place.backend.models is None and now - place.told_at > MODELS_TTL]
+        return [
+            place
+            for place in self.places
+            if (place.backend.models is None and now - place.told_at > MODELS_TTL)
+            or (
+                place.told_at < 0
+                and DIALECTS[place.backend.kind].loaded_path
+                and any(self._local(place, model) for model in models)
+            )
+        ]
 
     def silent(self) -> list[Place]:
         """Backends that were asked for their models and never answered."""
         return [place for place in self.places if place.backend.models is None and place.told is None]
 
-    def tell_models(self, backend: Backend, names: list[str] | None) -> None:
-        """What a server answered when asked for its models; None when it did not answer."""
+    def tell(self, backend: Backend, found: Look | Failure) -> None:
+        """What a server answered when asked about itself. One that cannot be reached rests, so that no call finds out again."""
         with self._lock:
             place = self._by_name[backend.name]
             place.told_at = self._clock()
-            if names is not None:
-                place.told = names
+            if isinstance(found, Look):
+                place.told = found
+            elif found.trouble is Trouble.UNREACHABLE:
+                place.last = found
+                place.rests_until = place.rests_until or self._clock() + self._cooldown
+
+    def context(self, place: Place, local: LocalModel) -> int | None:
+        """The context to ask for: as configured, else as loaded, else the dialect's own; the same ever after."""
+        loaded = (place.told.loaded if place.told else None) or {}
+        chosen = local.context or place.backend.context or loaded.get(local.name) or DIALECTS[place.backend.kind].context
+        return None if chosen is None else place.contexts.setdefault(local.name, chosen)
+
+    def is_loaded(self, place: Place, local: LocalModel) -> bool:
+        """Whether the server said that it has the model in memory."""
+        return place.told is not None and local.name in (place.told.loaded or ())
 
     def _local(self, place: Place, model: str) -> LocalModel | None:
         if place.backend.models is not None:
             return place.backend.models.get(model)
-        return LocalModel(model) if model in (place.told or ()) else None
+        return LocalModel(model) if model in _names(place) else None
 
     # ---- who may be asked now --------------------------------------------------------------------------------
 
@@ -224,7 +252,7 @@ class Pool:
                 word = "misconfigured" if place.last and place.last.trouble is Trouble.MISCONFIGURED else "resting"
             elif place.full:
                 word = "full"
-            models = place.backend.models if place.backend.models is not None else place.told
+            known = place.backend.models is not None or place.told is not None
             why = place.last.message if place.last else ""
             return State(
                 word,
@@ -233,5 +261,12 @@ class Pool:
                 why,
                 place.answered,
                 place.failed,
-                tuple(models) if models is not None else None,
+                tuple(_names(place)) if known else None,
             )
+
+
+def _names(place: Place) -> Iterable[str]:
+    """The model names of one backend, by its own table or by its own word."""
+    if place.backend.models is not None:
+        return place.backend.models
+    return place.told.models if place.told else ()

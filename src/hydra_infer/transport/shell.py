@@ -14,8 +14,8 @@ from ..routing.call import Attempt, Call, Limits, Pause, Probe, Serve, Started, 
 from ..routing.flow import Flow
 from ..routing.pool import Pool
 from ..routing.verdict import GaveUp
-from ..wire.dialect import DIALECTS
-from ..wire.exchange import Event, Exchange, WireRequest
+from ..wire.dialect import DIALECTS, Look, get
+from ..wire.exchange import Event, Exchange
 from ..wire.openai import Target
 from ..wire.trouble import Failure, Trouble, failure_of_status
 from .answer import Answer, AsyncAnswer
@@ -26,7 +26,8 @@ from .watch import Watch
 __all__ = ["AsyncShell", "Shell"]
 
 Clock = Callable[[], float]
-Looks = dict[str, tuple[list[str] | Failure, float]]
+Looks = dict[str, tuple[Look | Failure, float]]
+Got = tuple[int, dict[str, str], bytes] | Failure
 _MAX_HOPS = 3
 
 
@@ -71,19 +72,25 @@ class Shell:
         with concurrent.futures.ThreadPoolExecutor(len(backends), "hydra-look") as threads:
             return dict(threads.map(lambda backend: (backend.name, self._look(backend, seconds)), backends))
 
-    def _look(self, backend: Backend, seconds: float) -> tuple[list[str] | Failure, float]:
-        if backend.kind == "engine":
-            return list(backend.models or ()), 0.0
+    def _look(self, backend: Backend, seconds: float) -> tuple[Look | Failure, float]:
         watch = Watch(_quick(seconds), self._clock)
+        found = _engine_look(backend)
+        if found is None:
+            found = _read_list(backend, self._get(backend, DIALECTS[backend.kind].list_path, watch))
+            loaded_path = DIALECTS[backend.kind].loaded_path
+            if loaded_path is not None and isinstance(found, Look):
+                found = _with_loaded(backend, found, self._get(backend, loaded_path, watch))
+            self._pool.tell(backend, found)
+        return found, self._clock() - watch.began
+
+    def _get(self, backend: Backend, path: str, watch: Watch) -> Got:
         try:
-            response = self._lines[backend.name].send(_list_request(backend), watch)
+            response = self._lines[backend.name].send(get(path, _target(backend)), watch)
             body = b"".join(response)
             response.close()
-            found = _models(backend, response.status, response.headers, body)
         except LineFailed as error:
-            found = error.failure
-        self._pool.tell_models(backend, None if isinstance(found, Failure) else found)
-        return found, self._clock() - watch.began
+            return error.failure
+        return response.status, response.headers, body
 
     def close(self) -> None:
         """Close all connections."""
@@ -153,21 +160,27 @@ class AsyncShell:
         found = await asyncio.gather(*(self._look(backend, seconds) for backend in backends))
         return {backend.name: look for backend, look in zip(backends, found, strict=True)}
 
-    async def _look(self, backend: Backend, seconds: float) -> tuple[list[str] | Failure, float]:
-        if backend.kind == "engine":
-            return list(backend.models or ()), 0.0
+    async def _look(self, backend: Backend, seconds: float) -> tuple[Look | Failure, float]:
         watch = Watch(_quick(seconds), self._clock)
+        found = _engine_look(backend)
+        if found is None:
+            found = _read_list(backend, await self._get(backend, DIALECTS[backend.kind].list_path, watch))
+            loaded_path = DIALECTS[backend.kind].loaded_path
+            if loaded_path is not None and isinstance(found, Look):
+                found = _with_loaded(backend, found, await self._get(backend, loaded_path, watch))
+            self._pool.tell(backend, found)
+        return found, self._clock() - watch.began
+
+    async def _get(self, backend: Backend, path: str, watch: Watch) -> Got:
         try:
-            response = await self._lines[backend.name].send(_list_request(backend), watch)
+            response = await self._lines[backend.name].send(get(path, _target(backend)), watch)
             body = b"".join([data async for data in response])
             await response.aclose()
-            found = _models(backend, response.status, response.headers, body)
         except LineFailed as error:
-            found = error.failure
+            return error.failure
         finally:
             watch.stop_timer()
-        self._pool.tell_models(backend, None if isinstance(found, Failure) else found)
-        return found, self._clock() - watch.began
+        return response.status, response.headers, body
 
     async def aclose(self) -> None:
         """Close the running loop's connections."""
@@ -251,7 +264,8 @@ class _Opening:
 
 def open_exchange(call: Call, step: Attempt) -> Exchange:
     """The dialect's side of this attempt."""
-    return DIALECTS[step.backend.kind].open(call.question, Target(step.backend.url, step.local.name, step.backend.headers()))
+    backend, local = step.backend, step.local
+    return DIALECTS[backend.kind].open(call.question, Target(backend.url, local.name, backend.headers(), step.context))
 
 
 def _given_up(stop: StopIteration) -> GaveUp:
@@ -272,14 +286,33 @@ def _quick(seconds: float) -> Limits:
     )
 
 
-def _list_request(backend: Backend) -> WireRequest:
-    return DIALECTS[backend.kind].list_request(Target(backend.url, "", backend.headers()))
+def _target(backend: Backend) -> Target:
+    return Target(backend.url, "", backend.headers())
 
 
-def _models(backend: Backend, status: int, headers: dict[str, str], body: bytes) -> list[str] | Failure:
+def _engine_look(backend: Backend) -> Look | Failure | None:
+    """An engine in this process needs no asking."""
+    return Look(list(backend.models or ())) if backend.kind == "engine" else None
+
+
+def _read_list(backend: Backend, got: Got) -> Look | Failure:
+    if isinstance(got, Failure):
+        return got
+    status, headers, body = got
     if status != 200:
         return failure_of_status(status, headers, body)
     try:
-        return DIALECTS[backend.kind].read_list(body)
+        return Look(DIALECTS[backend.kind].read_list(body))
     except (ValueError, RecursionError) as error:
         return Failure(Trouble.BROKEN, str(error), status=status)
+
+
+def _with_loaded(backend: Backend, look: Look, got: Got) -> Look:
+    """The look with what is in memory. A server that will not say just now (Ollama while it loads) is no failure."""
+    read = DIALECTS[backend.kind].read_loaded
+    if read is None or isinstance(got, Failure) or got[0] not in (200, 503):
+        return look
+    try:
+        return replace(look, loaded=read(got[2]) if got[0] == 200 else {})
+    except (ValueError, RecursionError):
+        return look

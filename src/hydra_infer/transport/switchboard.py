@@ -15,6 +15,7 @@ from ..routing.pool import Pool
 from ..routing.status import BackendStatus, Status
 from ..routing.strategies import Strategy, find_strategy
 from ..routing.verdict import GaveUp, unknown_model
+from ..wire.dialect import Look
 from ..wire.question import Question
 from ..wire.trouble import Failure
 from .answer import Answer, AsyncAnswer
@@ -140,7 +141,7 @@ class Switchboard:
         table = self.pool.models()
         return table | {alias: table[model] for alias, model in self.aliases.items() if model in table}
 
-    def _status(self, looks: Mapping[str, tuple[list[str] | Failure, float]]) -> Status:
+    def _status(self, looks: Mapping[str, tuple[Look | Failure, float]]) -> Status:
         rows = []
         for place in self.pool.places:
             found, seconds = looks[place.backend.name]

@@ -7,28 +7,43 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .exchange import Exchange, WireRequest
+from .ollama import OllamaExchange, loaded_in, tags_in
 from .openai import OpenAIExchange, Target, models_in
 from .question import Question
-from .tabby import TabbyExchange
+from .tabby import TabbyExchange, loaded_model
 
-__all__ = ["DIALECTS", "Dialect"]
+__all__ = ["DIALECTS", "Dialect", "Look", "get"]
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How to ask one kind of server: `open` begins an attempt, `list_path` and `read_list` tell what it serves.
+    """How to speak with one kind of server. A new OpenAI-compatible one is a row of data; code exists where one differs.
 
-    A new OpenAI-compatible server is a row of data here; code exists only where a server differs.
+    `open` begins an attempt. `list_path` answers what the server has, `loaded_path` (where there is one) what of it is in
+    memory now; `read_list` and `read_loaded` read those answers and raise ValueError for nonsense.
     """
 
     open: Callable[[Question, Target], Exchange]
     list_path: str = "/v1/models"
     read_list: Callable[[bytes], list[str]] = models_in
+    loaded_path: str | None = None
+    read_loaded: Callable[[bytes], dict[str, int | None]] | None = None
+    # The context to ask for where nobody says one and nothing is loaded yet; None where the server decides.
+    context: int | None = None
 
-    def list_request(self, target: Target) -> WireRequest:
-        """The request for the models that a server has. Its answer goes to `read_list`, which raises ValueError for nonsense."""
-        headers = {"accept": "application/json", "accept-encoding": "identity", **target.headers}
-        return WireRequest("GET", urlsplit(target.base).path + self.list_path, headers)
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a server told of itself: `models` it has; `loaded` ones with their context (tokens), None where it did not say."""
+
+    models: list[str]
+    loaded: dict[str, int | None] | None = None
+
+
+def get(path: str, target: Target) -> WireRequest:
+    """A request for one of a dialect's paths."""
+    headers = {"accept": "application/json", "accept-encoding": "identity", **target.headers}
+    return WireRequest("GET", urlsplit(target.base).path + path, headers)
 
 
 _OPENAI = Dialect(OpenAIExchange)
@@ -37,6 +52,7 @@ DIALECTS = {
     "openai": _OPENAI,
     "litellm": _OPENAI,
     "engine": _OPENAI,
-    "ollama": _OPENAI,
-    "tabby": Dialect(TabbyExchange),
+    "tabby": Dialect(TabbyExchange, loaded_path="/v1/model", read_loaded=loaded_model),
+    # 8192: Ollama's own default is 4096 on cards below 23 GiB, which cuts most agents' prompts.
+    "ollama": Dialect(OllamaExchange, "/api/tags", tags_in, loaded_path="/api/ps", read_loaded=loaded_in, context=8192),
 }

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 from .exchange import MAX_BODY_BYTES, Decoder, Event, WireRequest, broken
 from .question import Question
 from .splice import Text
-from .sse import EventTooLarge, SSEParser
+from .sse import SSEParser
 from .trouble import Failure, failure_of_error, failure_of_status
 
 __all__ = ["OpenAIExchange", "Target", "as_chunk", "models_in", "rename"]
@@ -24,11 +24,15 @@ _TOKEN_KEYS = ("content", "reasoning_content", "reasoning", "tool_calls", "refus
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one attempt goes: `base` is the server's URL without /v1 ("http://host:5000"), `headers` carry its key."""
+    """Where one attempt goes: `base` is the server's URL without /v1 ("http://host:5000"), `headers` carry its key.
+
+    `context` is the number of tokens to serve the model with, for servers that are told.
+    """
 
     base: str
     local_name: str
     headers: Mapping[str, str]
+    context: int | None = None
 
 
 class OpenAIExchange:
@@ -82,7 +86,7 @@ class OpenAIExchange:
             if self._sse:
                 return self._events(self._sse.feed(data))
             return self._sniff(data)
-        except (ValueError, EventTooLarge) as error:
+        except ValueError as error:
             self.failure = broken(str(error), self._status)
             return []
 

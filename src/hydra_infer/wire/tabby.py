@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 from .exchange import broken
@@ -10,7 +11,7 @@ from .openai import OpenAIExchange, Target
 from .question import Fields, Question
 from .trouble import Failure, Trouble
 
-__all__ = ["ANY_MODEL", "TabbyExchange"]
+__all__ = ["ANY_MODEL", "TabbyExchange", "loaded_model"]
 
 # The name to use for "whatever is loaded there": TabbyAPI answers under any name with the model that it has.
 ANY_MODEL = "default"
@@ -47,6 +48,15 @@ class TabbyExchange(OpenAIExchange):
             ):
                 return broken("the answer was cut: finish_reason is stop, eos_reason is null (was the model unloaded?)")
         return None
+
+
+def loaded_model(body: bytes) -> dict[str, int | None]:
+    """The one loaded model by a GET /v1/model answer, with its longest sequence. Raises ValueError."""
+    data = json.loads(body)
+    if not isinstance(data, dict) or not isinstance(data.get("id"), str):
+        raise ValueError("no model card in the answer to /v1/model")  # noqa: TRY004 - a fault of data, not of a type
+    context = (data.get("parameters") or {}).get("max_seq_len")
+    return {data["id"]: context, ANY_MODEL: context}
 
 
 def _made_valid(question: Question) -> tuple[dict[str, Any], tuple[str, ...]]:
