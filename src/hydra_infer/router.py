@@ -18,6 +18,7 @@ from .routing.explain import Explanation
 from .routing.status import Status
 from .routing.strategies import Strategy
 from .routing.verdict import GaveUp
+from .transport import door
 from .transport.answer import Told
 from .transport.desk import Desk
 from .transport.stream import AsyncStream, Stream
@@ -201,7 +202,7 @@ class Router(_Face):
         It obeys a per-request timeout (plain: the whole call; stream: the first token). A broken stream ends in an SSE
         error event with the text so far. Closing the client does not close the router.
         """
-        return _door(family).client(Desk(self._board))
+        return door.client(_library(family), Desk(self._board))
 
     def openai(self) -> openai.OpenAI:
         """An openai.OpenAI that asks this router; its own retries are off, since the router's come first."""
@@ -281,7 +282,7 @@ class AsyncRouter(_Face):
 
     def client(self, family: str = "httpx") -> Any:
         """See Router.client; an AsyncClient."""
-        return _door(family).async_client(Desk(self._board))
+        return door.async_client(_library(family), Desk(self._board))
 
     def openai(self) -> openai.AsyncOpenAI:
         """See Router.openai; an AsyncOpenAI."""
@@ -331,19 +332,19 @@ def _embeddings(answer: Told, events: list[Event]) -> Embeddings:
     )
 
 
-def _door(family: str) -> ModuleType:
-    """The module that makes clients of one HTTP library."""
+def _library(family: str) -> ModuleType:
+    """The HTTP library of that name. Raises ConfigError for another one, MissingExtra when it is not installed."""
     if family == "httpx":
-        from .transport import httpx_door
+        import httpx
 
-        return httpx_door
+        return httpx
     if family != "httpx2":
         raise ConfigError(f"family={family!r} is not known", hint="'httpx' or 'httpx2'")
     try:
-        from .transport import httpx2_door
+        import httpx2
     except ModuleNotFoundError as error:
         raise MissingExtra("httpx2 is not installed", hint="pip install 'hydra-infer[httpx2]'") from error
-    return httpx2_door
+    return httpx2
 
 
 def _openai() -> ModuleType:
