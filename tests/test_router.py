@@ -147,6 +147,30 @@ def test_a_batch_keeps_its_order_with_errors_in_place() -> None:
         router.close()
 
 
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_usage_is_counted_for_every_way_of_asking(face: str) -> None:
+    with FaultServer(hello("a")) as server:
+        router = Router([Backend.openai(server.url, models=["m"], name="a", output_cost_per_token=0.001)])
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+        if face == "sync":
+            router.chat("m", "hi")
+            list(router.stream("m", "hi"))
+            router.client().post("/chat/completions", json=body)
+        else:
+
+            async def main() -> None:
+                await router.aio.chat("m", "hi")
+                async for _ in await router.aio.stream("m", "hi"):
+                    pass
+                await router.aio.client().post("/chat/completions", json=body)
+
+            asyncio.run(main())
+        ((backend, model, entry),) = router.usage()
+        assert (backend, model, entry.answers, entry.completion_tokens, entry.cost) == ("a", "m", 3, 9, pytest.approx(0.009))
+        assert json.loads(json.dumps(router.usage().to_dict())) == router.usage().to_dict()
+        router.close()
+
+
 def test_explain_asks_nobody_and_tells_why() -> None:
     with FaultServer(plain({}, 500)) as bad, FaultServer(hello("good")) as good:
         router = Router(
@@ -159,6 +183,12 @@ def test_explain_asks_nobody_and_tells_why() -> None:
         assert told.order == ["good"]
         assert "resting 30 s more: HTTP 500" in str(told)
         assert told.to_dict()["options"][0]["asked"] is False
+        easy, hard = (
+            Backend.openai("e", models=["m"], name="e", tags="easy"),
+            Backend.openai("h", models=["m"], name="h", tags="hard"),
+        )
+        by_rule = Router([easy, hard], strategy="difficulty")
+        assert (by_rule.explain("m", "hi").order, by_rule.explain("m", "x" * 3000).order) == (["e", "h"], ["h", "e"])
         with pytest.raises(hydra.UnknownModel, match="did you mean"):
             Router([Backend.openai("a", models=["mistral"])]).explain("mistrall")
         router.close()

@@ -15,8 +15,9 @@ from .reply import Embeddings, Reply, usage_of
 from .routing.backend import Backend
 from .routing.call import Call, Policy
 from .routing.explain import Explanation
+from .routing.ledger import Ledger
 from .routing.status import Status
-from .routing.strategies import Strategy
+from .routing.strategies import UserStrategy
 from .routing.verdict import GaveUp
 from .transport import door
 from .transport.answer import Told
@@ -47,13 +48,18 @@ class _Face:
     def explain(
         self,
         model: str,
-        messages: Messages | None = None,  # noqa: ARG002 - part of the contract: a strategy may come to read them
+        messages: Messages | None = None,
         *,
         tags: Iterable[str] | None = None,
         fallback: bool = True,
     ) -> Explanation:
         """Who would be asked for this, in which order, and why. Asks nobody. Raises UnknownModel."""
-        return self._board.explain(model, tags, fallback=fallback)
+        fields = {} if messages is None else {"messages": as_messages(messages)}
+        return self._board.explain(model, fields, tags, fallback=fallback)
+
+    def usage(self) -> Ledger:
+        """Answers, tokens, seconds and cost so far, by backend and model; print it for a table."""
+        return self._board.usage()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(row.name for row in self._board.backends)})"
@@ -95,8 +101,10 @@ class _Face:
 class Router(_Face):
     """One door to several servers.
 
-    `backends`: in the order of preference. `strategy`: "ordered" (list order), "shuffle" (random by weight), or a function
-    of (model, backends) that gives them in the order to ask. `aliases`: other names for models. `fallbacks`: models to turn
+    `backends`: in the order of preference. `strategy`: "ordered" (list order), "shuffle" (random by weight), "least-busy",
+    "fastest" (by measured speed, with exploration), "sticky" (a conversation stays with one server, for its cache), "cheapest",
+    "difficulty" (backends tagged "easy" and "hard", by the rule routing.strategies.is_hard), or a function of (model, backends)
+    that gives them in the order to ask. `aliases`: other names for models. `fallbacks`: models to turn
     to when a model's own servers have failed or are full.
 
     Times are seconds. `connect_timeout`: a connection, over all addresses of the host. `first_token_timeout`: until the first
@@ -118,7 +126,7 @@ class Router(_Face):
         self,
         backends: Sequence[Backend],
         *,
-        strategy: str | Strategy = "ordered",
+        strategy: str | UserStrategy = "ordered",
         aliases: Mapping[str, str] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
         connect_timeout: float = 2.0,

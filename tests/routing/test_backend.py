@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
 
 from hydra_infer.errors import ConfigError
 from hydra_infer.routing.backend import Backend
-from hydra_infer.routing.strategies import find_strategy
 
 
 @pytest.mark.parametrize(
@@ -97,20 +95,3 @@ def test_ollama_takes_one_at_a_time_unless_told_otherwise() -> None:
     assert Backend.ollama("gpu").max_parallel == 1
     assert Backend.ollama("gpu", max_parallel=4).max_parallel == 4
     assert Backend.openai("gpu").max_parallel is None
-
-
-def test_shuffle_draws_by_weight_and_keeps_weight_zero_for_the_end() -> None:
-    rows = [Backend.openai(f"h{weight}", name=str(weight), weight=weight) for weight in (0, 1, 3)]
-    shuffle = find_strategy("shuffle", Random(7))
-    orders = [[row.name for row in shuffle("m", rows)] for _ in range(4000)]
-    assert all(order[-1] == "0" for order in orders)
-    share = sum(order[0] == "3" for order in orders) / len(orders)
-    assert 0.72 < share < 0.78  # 3 of 4, standard deviation 0.7 %
-
-
-def test_strategies_by_name_by_function_and_unknown() -> None:
-    rows = [Backend.openai("a"), Backend.openai("b")]
-    assert find_strategy("ordered")("m", rows) == rows
-    assert find_strategy(lambda model, backends: backends[::-1])("m", rows) == rows[::-1]
-    with pytest.raises(ConfigError, match="strategy='fatsest'"):
-        find_strategy("fatsest")

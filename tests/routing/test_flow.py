@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from tenacity.wait import wait_fixed
 
+from hydra_infer.reply import Usage
 from hydra_infer.routing.backend import Backend
 from hydra_infer.routing.call import Attempt, Call, Ended, Pause, Policy, Probe, Serve, Started, Wait
 from hydra_infer.routing.flow import COLD, WARM, Flow, failover
+from hydra_infer.routing.ledger import Entry
 from hydra_infer.routing.pool import Pool
-from hydra_infer.routing.strategies import ordered
+from hydra_infer.routing.strategies import find_strategy, ordered
 from hydra_infer.routing.verdict import GaveUp
 from hydra_infer.wire.dialect import Look
 from hydra_infer.wire.question import Fields, Question
@@ -422,3 +424,29 @@ def test_the_context_is_what_was_said_or_is_loaded_or_the_default_and_stays() ->
 
 def test_a_server_found_unreachable_when_asked_is_not_asked_again_by_the_same_call() -> None:
     assert first_attempt(Bench(ollama(), "b"), DOWN).backend.name == "b"
+
+
+def test_a_burst_is_spread_by_least_busy_because_choosing_reserves() -> None:
+    bench = Bench("a", "b")
+    flows = [failover(bench.call(), bench.pool, bench.policy, find_strategy("least-busy"), bench.clock) for _ in range(8)]
+    for flow in flows:
+        flow.send(None)
+    assert bench.in_flight() == [4, 4]
+    for flow in flows:
+        flow.close()
+    assert bench.in_flight() == [0, 0]
+
+
+def test_the_ledger_counts_answers_tokens_seconds_and_cost() -> None:
+    bench = Bench(backend("a", input_cost_per_token=0.5, output_cost_per_token=2.0), "b")
+    for ended in (Ended(None, False, 0.5, 2.0, Usage(10, 4, 14)), Ended(Failure(Trouble.BROKEN, "cut"), False, 0.1, 1.0)):
+        flow = bench.flow()
+        flow.send(None)
+        flow.send(Started())
+        with pytest.raises(StopIteration):
+            flow.send(ended)
+    ((name, model, entry),) = bench.pool.ledger()
+    assert (name, model, entry) == ("a", "m", Entry(2, 1, 0, 1, 10, 4, 3.0, 13.0))
+    assert bench.pool.ledger().total == entry
+    assert "13.0000" in str(bench.pool.ledger())
+    assert (bench.pool.places[0].ttft, bench.pool.places[0].decode_tps) == (0.5, 2.0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tenacity.wait import wait_base, wait_random_exponential
 
+from ..reply import Usage
 from ..wire.question import Question
 from ..wire.trouble import Failure
 from .backend import Backend, LocalModel
@@ -143,7 +144,13 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The answer is over: to its end, broken (`failure`), or left early by the caller (`left`)."""
+    """The answer is over: to its end, broken (`failure`), or left early by the caller (`left`).
+
+    `ttft` and `seconds` are from asking; the token counts are the server's, None where it did not tell.
+    """
 
     failure: Failure | None = None
     left: bool = False
+    ttft: float | None = None
+    seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from .backend import LocalModel
 from .pool import Place, Pool
-from .strategies import Strategy
+from .strategies import Ask, Strategy
 
 __all__ = ["Explanation", "Option", "explain"]
 
@@ -51,17 +51,19 @@ class Explanation:
         return asdict(self)
 
 
-def explain(models: Sequence[str], tags: frozenset[str], pool: Pool, strategy: Strategy, strategy_name: str) -> Explanation:
-    """Explain a call for models[0] with the others as its fallbacks."""
+def explain(
+    models: Sequence[str], fields: Mapping[str, Any], tags: frozenset[str], pool: Pool, strategy: Strategy, strategy_name: str
+) -> Explanation:
+    """Explain a call for models[0] with the others as its fallbacks; `fields` are the request's."""
     options: list[Option] = []
     for depth, model in enumerate(models):
         serving = {place.backend.name: (place, local) for place, local in pool.serving(model, tags)}
-        order = strategy(model, [place.backend for place, _ in serving.values()])
-        for rank, backend in enumerate(order):
-            place, local = serving[backend.name]
+        order = strategy(Ask(fields, model, [place for place, _ in serving.values()]))
+        for rank, place in enumerate(order):
+            local = serving[place.backend.name][1]
             asked, why = _judge(place, local, pool, lone=len(serving) == 1 and len(models) == 1)
             reason = why or (f"fallback for {models[0]}" if depth else "first choice" if rank == 0 else "if those before fail")
-            options.append(Option(backend.name, model, local.name, asked, reason))
+            options.append(Option(place.backend.name, model, local.name, asked, reason))
     return Explanation(models[0], tuple(options), strategy_name)
 
 

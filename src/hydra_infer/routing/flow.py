@@ -17,7 +17,7 @@ from ..wire.trouble import Failure, Trouble
 from .backend import LocalModel
 from .call import Attempt, Call, Ended, Limits, Outcome, Pause, Policy, Probe, Serve, Wait
 from .pool import LOADING_REST, Place, Pool
-from .strategies import Strategy
+from .strategies import Ask, Strategy
 from .verdict import GaveUp
 
 __all__ = ["Flow", "Step", "failover"]
@@ -92,10 +92,11 @@ class _Failover:
         """A candidate with a slot reserved, or None when this model has nobody left to ask."""
         if self._out_of_time():
             return None
-        ready = [candidate for candidate in self._in_order(model) if self.lone or self.pool.rested(*candidate)]
-        for candidate in ready:
-            if self.pool.reserve(candidate[0], anyway=self.lone):
-                return candidate
+        with self.pool.turn:  # choosing and reserving are one act: eight threads at once must not all see the same idle server
+            ready = [candidate for candidate in self._in_order(model) if self.lone or self.pool.rested(*candidate)]
+            for candidate in ready:
+                if self.pool.reserve(candidate[0], anyway=self.lone):
+                    return candidate
         waitable = [candidate for candidate in ready if candidate[0].full]
         return (yield from self._wait_for_slot(model, waitable)) if waitable else None
 
@@ -130,7 +131,8 @@ class _Failover:
 
     def _in_order(self, model: str) -> list[Candidate]:
         left = {place.backend.name: (place, local) for place, local in self._left(model)}
-        return [left[backend.name] for backend in self.strategy(model, [place.backend for place, _ in left.values()])]
+        ask = Ask(self.call.question.body.fields, model, [place for place, _ in left.values()])
+        return [left[place.backend.name] for place in self.strategy(ask)]
 
     def _other_models(self, model: str) -> bool:
         later = self.call.models[self.call.models.index(model) + 1 :]
@@ -167,10 +169,11 @@ class _Failover:
                 return fact
             self._note(candidate, model, None, self.clock() - began)
             ended: Ended = yield Serve(tuple(self.outcomes))
+            self.pool.book(place, model, ended)
             if ended.failure is not None:
                 self._failed(candidate, ended.failure)
             elif not ended.left:
-                self.pool.succeeded(place)
+                self.pool.succeeded(place, ended)
             return None
         finally:
             self.pool.release(place)

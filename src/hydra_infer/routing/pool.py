@@ -7,10 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..wire.dialect import DIALECTS, Look
 from ..wire.trouble import Failure, Trouble
 from .backend import Backend, LocalModel
+from .ledger import Entry, Ledger
+
+if TYPE_CHECKING:
+    from .call import Ended
 
 __all__ = ["Place", "Pool", "State"]
 
@@ -22,6 +27,8 @@ BUSY_REST = 1.0
 LOADING_REST = 2.0
 # How long an answered model list is believed before a call for a name that is not in it asks again.
 MODELS_TTL = 60.0
+# The weight of the newest answer in the averages of ttft and speed: about the last ten answers count.
+NEWEST = 0.2
 
 
 @dataclass(slots=True)
@@ -40,6 +47,9 @@ class Place:
     contexts: dict[str, int] = field(default_factory=dict)  # what each model is asked for with, once and for all
     answered: int = 0
     failed: int = 0
+    ttft: float | None = None  # seconds, a moving average over answers
+    decode_tps: float | None = None  # tokens per second after the first, likewise
+    ledger: dict[str, Entry] = field(default_factory=dict)  # by model
 
     @property
     def full(self) -> bool:
@@ -72,6 +82,7 @@ class Pool:
         self._by_name = {place.backend.name: place for place in self.places}
         self._cooldown, self._clock = cooldown, clock
         self._lock = threading.Lock()
+        self.turn = threading.RLock()  # held while one call chooses; a user's strategy may look at the router meanwhile
         self._line: deque[tuple[Ticket, frozenset[str]]] = deque()
 
     # ---- who serves what -------------------------------------------------------------------------------------
@@ -214,11 +225,28 @@ class Pool:
 
     # ---- what became of it -----------------------------------------------------------------------------------
 
-    def succeeded(self, place: Place) -> None:
-        """It answered to the end: whatever was held against it is forgotten."""
+    def succeeded(self, place: Place, ended: Ended) -> None:
+        """It answered to the end: whatever was held against it is forgotten, and its speed is noted."""
         with self._lock:
             place.answered += 1
             place.rests_until, place.probing, place.last = None, False, None
+            if ended.ttft is not None:
+                place.ttft = _average(place.ttft, ended.ttft)
+                tokens, spent = ended.usage.completion_tokens or 0, ended.seconds - ended.ttft
+                if tokens > 1 and spent > 0:
+                    place.decode_tps = _average(place.decode_tps, (tokens - 1) / spent)
+
+    def book(self, place: Place, model: str, ended: Ended) -> None:
+        """Enter an answer, whole or not, into the ledger."""
+        with self._lock:
+            place.ledger[model] = place.ledger.get(model, Entry()).plus(ended, place.backend)
+
+    def ledger(self) -> Ledger:
+        """A copy of what every backend has answered so far."""
+        with self._lock:
+            return Ledger(
+                tuple((place.backend.name, model, entry) for place in self.places for model, entry in place.ledger.items())
+            )
 
     def failed(self, place: Place, local: LocalModel, failure: Failure, *, rest: bool) -> None:
         """It failed. With `rest`, it is left alone for a while: Retry-After if it said so, else by what went wrong."""
@@ -270,3 +298,7 @@ def _names(place: Place) -> Iterable[str]:
     if place.backend.models is not None:
         return place.backend.models
     return place.told.models if place.told else ()
+
+
+def _average(before: float | None, now: float) -> float:
+    return now if before is None else before + NEWEST * (now - before)

@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
+from ..reply import Usage, usage_of
 from ..routing.call import Attempt, Ended, Outcome
 from ..routing.flow import Flow
 from ..wire.exchange import Event, Exchange
@@ -29,6 +30,8 @@ class Told:
         self._exchange, self._watch = exchange, watch
         self._ready = deque(events)
         self._over = False
+        self._usage = Usage()
+        self._count(events)
 
     @property
     def ttft(self) -> float | None:
@@ -37,10 +40,16 @@ class Told:
 
     def _take(self, events: list[Event]) -> None:
         self._ready.extend(events)
+        self._count(events)
         if self._exchange.finished:
             self._watch.drain()
         elif any(event.tokens for event in events):
             self._watch.token()
+
+    def _count(self, events: list[Event]) -> None:
+        for event in events:
+            if event.data.get("usage"):
+                self._usage = usage_of(event.data)
 
     def _finish(self, failure: Failure | None, *, left: bool = False) -> None:
         """Tell the flow, once; it releases the reservation."""
@@ -49,7 +58,7 @@ class Told:
         flow, self.flow = self.flow, None
         if flow is not None:
             with contextlib.suppress(StopIteration):
-                flow.send(Ended(failure, left=left))
+                flow.send(Ended(failure, left, self.ttft, self._watch.since(), self._usage))
             flow.close()
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from ..errors import ConfigError
 from ..routing.backend import Backend
 from ..routing.call import Call, Policy
 from ..routing.explain import Explanation, explain
 from ..routing.flow import failover
+from ..routing.ledger import Ledger
 from ..routing.pool import Pool
 from ..routing.status import BackendStatus, Status
-from ..routing.strategies import Strategy, find_strategy
+from ..routing.strategies import UserStrategy, find_strategy
 from ..routing.verdict import GaveUp, unknown_model
 from ..wire.dialect import Look
 from ..wire.question import Question
@@ -35,7 +37,7 @@ class Switchboard:
         backends: Sequence[Backend],
         *,
         policy: Policy,
-        strategy: str | Strategy = "ordered",
+        strategy: str | UserStrategy = "ordered",
         aliases: Mapping[str, str] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -115,7 +117,9 @@ class Switchboard:
         """The same from an event loop."""
         return self._status(await self._aio.look(self.backends, LOOK_TIMEOUT))
 
-    def explain(self, model: str, tags: Iterable[str] | str | None = None, *, fallback: bool = True) -> Explanation:
+    def explain(
+        self, model: str, fields: Mapping[str, Any], tags: Iterable[str] | str | None = None, *, fallback: bool = True
+    ) -> Explanation:
         """Who would be asked, by what is known now; asks nobody. Raises UnknownModel."""
         named = self.aliases.get(model, model)
         chain = (
@@ -126,7 +130,11 @@ class Switchboard:
         wanted = frozenset([tags] if isinstance(tags, str) else tags or ())
         if not any(self.pool.serving(name, wanted) for name in chain) and not self.pool.unasked():
             raise unknown_model(model, list(self._models()), wanted)
-        return explain(chain, wanted, self.pool, self._strategy, self._strategy_name)
+        return explain(chain, fields, wanted, self.pool, self._strategy, self._strategy_name)
+
+    def usage(self) -> Ledger:
+        """What was used so far."""
+        return self.pool.ledger()
 
     def close(self) -> None:
         """Close the connections that threads use."""

@@ -39,6 +39,10 @@ class Watch:
         self.first_token = self.first_token or now
         self._set((now - self.began + self._limits.idle, self._limits.idle_name))
 
+    def since(self) -> float:
+        """Seconds since the asking."""
+        return self._clock() - self.began
+
     def drain(self) -> None:
         """The answer is complete; only the end of the body is still to be read."""
         self._set((self._clock() - self.began + _DRAIN, "drain"))

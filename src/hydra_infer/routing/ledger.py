@@ -1,0 +1,73 @@
+"""What was used: answers, tokens, seconds and cost, by backend and model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backend import Backend
+    from .call import Ended
+
+__all__ = ["Entry", "Ledger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Sums over answers. `uncounted` are those whose tokens the server did not tell; `cost` is in the backend's own currency."""
+
+    answers: int = 0
+    broken: int = 0
+    left: int = 0
+    uncounted: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    cost: float = 0.0
+
+    def plus(self, ended: Ended, backend: Backend) -> Entry:
+        """With one more answer."""
+        prompt, completion = ended.usage.prompt_tokens or 0, ended.usage.completion_tokens or 0
+        return Entry(
+            answers=self.answers + 1,
+            broken=self.broken + (ended.failure is not None),
+            left=self.left + ended.left,
+            uncounted=self.uncounted + (ended.usage.prompt_tokens is None and ended.usage.completion_tokens is None),
+            prompt_tokens=self.prompt_tokens + prompt,
+            completion_tokens=self.completion_tokens + completion,
+            seconds=self.seconds + ended.seconds,
+            cost=self.cost + prompt * (backend.input_cost_per_token or 0.0) + completion * (backend.output_cost_per_token or 0.0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Rows of (backend, model, Entry); print it for a table."""
+
+    rows: tuple[tuple[str, str, Entry], ...]
+
+    def __iter__(self) -> Iterator[tuple[str, str, Entry]]:
+        return iter(self.rows)
+
+    @property
+    def total(self) -> Entry:
+        """All rows together."""
+        entries = [entry for _, _, entry in self.rows]
+        return Entry(**{name: sum(getattr(entry, name) for entry in entries) for name in Entry.__slots__})
+
+    def __str__(self) -> str:
+        table: list[tuple[str, ...]] = [("backend", "model", "answers", "broken", "tokens in", "tokens out", "seconds", "cost")]
+        for backend, model, entry in (*self.rows, ("total", "", self.total)):
+            counts = (entry.answers, entry.broken, entry.prompt_tokens, entry.completion_tokens)
+            table.append((backend, model, *map(str, counts), f"{entry.seconds:.1f}", f"{entry.cost:.4f}"))
+        widths = [max(len(line[column]) for line in table) for column in range(8)]
+        return "\n".join(
+            "  ".join([line[0].ljust(widths[0]), line[1].ljust(widths[1]), *(line[i].rjust(widths[i]) for i in range(2, 8))])
+            for line in table
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        rows = [{"backend": backend, "model": model, **asdict(entry)} for backend, model, entry in self.rows]
+        return {"rows": rows, "total": asdict(self.total)}
