@@ -22,6 +22,7 @@ from .routing.verdict import GaveUp
 from .transport import door
 from .transport.answer import Told
 from .transport.desk import Desk
+from .transport.detect import detect
 from .transport.stream import AsyncStream, Stream
 from .transport.switchboard import Switchboard
 from .wire.exchange import Event
@@ -149,6 +150,14 @@ class Router(_Face):
             cooldown=cooldown,
         )
         self._board = Switchboard(backends, policy=policy, strategy=strategy, aliases=aliases, fallbacks=fallbacks)
+
+    @classmethod
+    def from_urls(cls, urls: Sequence[str], *, api_keys: Mapping[str, str] | None = None, **settings: Any) -> Self:
+        """A router over addresses ("gpu-box:5000"), in order; what kind of server each is, is found out by asking.
+
+        `api_keys` maps addresses to keys. A server that is down is kept: by its port if that tells, else as OpenAI-compatible.
+        """
+        return cls(detect(urls, api_keys), **settings)
 
     @functools.cached_property
     def aio(self) -> AsyncRouter:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..routing.backend import Backend
-from ..routing.call import Attempt, Call, Limits, Pause, Probe, Serve, Started, Wait
+from ..routing.call import Attempt, Call, Pause, Probe, Serve, Started, Wait
 from ..routing.flow import Flow
 from ..routing.pool import Pool
 from ..routing.verdict import GaveUp
@@ -21,7 +21,7 @@ from ..wire.trouble import Failure, Trouble, failure_of_status
 from .answer import Answer, AsyncAnswer
 from .engine import AsyncEngineLine, EngineLine
 from .upstream import AsyncHttpLine, AsyncLine, HttpLine, Line, LineFailed
-from .watch import Watch
+from .watch import Watch, quick
 
 __all__ = ["AsyncShell", "Shell"]
 
@@ -73,7 +73,7 @@ class Shell:
             return dict(threads.map(lambda backend: (backend.name, self._look(backend, seconds)), backends))
 
     def _look(self, backend: Backend, seconds: float) -> tuple[Look | Failure, float]:
-        watch = Watch(_quick(seconds), self._clock)
+        watch = Watch(quick(seconds), self._clock)
         found = _engine_look(backend)
         if found is None:
             found = _read_list(backend, self._get(backend, DIALECTS[backend.kind].list_path, watch))
@@ -161,7 +161,7 @@ class AsyncShell:
         return {backend.name: look for backend, look in zip(backends, found, strict=True)}
 
     async def _look(self, backend: Backend, seconds: float) -> tuple[Look | Failure, float]:
-        watch = Watch(_quick(seconds), self._clock)
+        watch = Watch(quick(seconds), self._clock)
         found = _engine_look(backend)
         if found is None:
             found = _read_list(backend, await self._get(backend, DIALECTS[backend.kind].list_path, watch))
@@ -272,18 +272,6 @@ def _given_up(stop: StopIteration) -> GaveUp:
     verdict = stop.value
     assert isinstance(verdict, GaveUp), "the failover flow ended without an answer and without a reason"
     return verdict
-
-
-def _quick(seconds: float) -> Limits:
-    return Limits(
-        connect=seconds,
-        first=seconds,
-        first_name="the probe's limit",
-        idle=seconds,
-        idle_name="the probe's limit",
-        whole=seconds,
-        ends_at=None,
-    )
 
 
 def _target(backend: Backend) -> Target:

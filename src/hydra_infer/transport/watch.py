@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 from ..routing.call import Limits
 
-__all__ = ["CURRENT", "Watch"]
+__all__ = ["CURRENT", "Watch", "quick"]
 
 # After the last event the end of the body usually lies in the same packet; reading it keeps the connection usable. A server
 # that holds the line open instead must not hold up the caller.
@@ -97,6 +97,12 @@ class Watch:
         if self._limits.ends_at is not None:
             instants.append((self._limits.ends_at, "deadline"))
         return min(instants)
+
+
+def quick(seconds: float) -> Limits:
+    """Limits for a question that must be answered within `seconds`, whatever happens."""
+    name = "the probe's limit"
+    return Limits(connect=seconds, first=seconds, first_name=name, idle=seconds, idle_name=name, whole=seconds, ends_at=None)
 
 
 # The attempt that the current thread or task is making: how a connection deep inside the HTTP library finds its timers.
