@@ -62,6 +62,10 @@ class _Face:
         """Answers, tokens, seconds and cost so far, by backend and model; print it for a table."""
         return self._board.usage()
 
+    def desk(self) -> Desk:
+        """What answers foreign clients, without an HTTP library: for servers of your own."""
+        return Desk(self._board)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(row.name for row in self._board.backends)})"
 
@@ -219,7 +223,7 @@ class Router(_Face):
         It obeys a per-request timeout (plain: the whole call; stream: the first token). A broken stream ends in an SSE
         error event with the text so far. Closing the client does not close the router.
         """
-        return door.client(_library(family), Desk(self._board))
+        return door.client(_library(family), self.desk())
 
     def openai(self) -> openai.OpenAI:
         """An openai.OpenAI that asks this router; its own retries are off, since the router's come first."""
@@ -299,7 +303,7 @@ class AsyncRouter(_Face):
 
     def client(self, family: str = "httpx") -> Any:
         """See Router.client; an AsyncClient."""
-        return door.async_client(_library(family), Desk(self._board))
+        return door.async_client(_library(family), self.desk())
 
     def openai(self) -> openai.AsyncOpenAI:
         """See Router.openai; an AsyncOpenAI."""

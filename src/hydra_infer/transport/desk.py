@@ -20,7 +20,7 @@ from .switchboard import Switchboard
 __all__ = ["AsyncBody", "Body", "Desk", "Head"]
 
 # What may travel from a foreign client to a server. Never its Authorization or Cookie: they are meant for somebody else.
-_TRAVELLING_HEADERS = frozenset({"traceparent", "tracestate", "x-request-id"})
+_TRAVELLING_HEADERS = frozenset({"traceparent", "tracestate", "x-request-id", "x-hydra-hops"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,226 @@
+"""The Router as an OpenAI-compatible server: a bare ASGI application, run by uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from .errors import ConfigError, MissingExtra
+from .router import Router
+from .routing.verdict import error_answer
+from .transport.desk import AsyncBody, Head
+from .wire.sse import encode_event
+
+__all__ = ["App", "serve"]
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+# A silent stream is committed with 200 and kept alive by comments, for proxies and clients that give up on silence.
+PING_SECONDS = 15.0
+MAX_BODY_BYTES = 256 * 2**20
+# A router in front of a router in front of itself would ask for ever; three in a row is more than anybody needs.
+MAX_HOPS = 3
+HOPS = "x-hydra-hops"
+# Whether a stream is wanted; inside a string the quotes would be escaped.
+_STREAMED = re.compile(rb'(?<!\\)"stream"\s*:\s*true')
+
+
+def serve(
+    router: Router, *, host: str = "127.0.0.1", port: int = 8100, api_key: str | None = None, cors: str | None = None
+) -> None:
+    """Serve until interrupted. Beyond loopback an `api_key` is required. `cors` is the one Origin that browsers may come from.
+
+    Raises MissingExtra without uvicorn, ConfigError for an open door.
+    """
+    if api_key is None and not _is_loopback(host):
+        raise ConfigError(
+            f"host={host!r} can be reached by others and there is no api_key", hint="give api_key=…, or listen on 127.0.0.1"
+        )
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise MissingExtra("uvicorn is not installed", hint="pip install 'hydra-infer[serve]'") from error
+    uvicorn.run(App(router, api_key=api_key, cors=cors), host=host, port=port, access_log=False, server_header=False)
+
+
+class App:
+    """The ASGI application, for any ASGI server. `ping`: seconds of silence after which a stream gets a comment."""
+
+    def __init__(
+        self, router: Router, *, api_key: str | None = None, cors: str | None = None, ping: float = PING_SECONDS
+    ) -> None:
+        self._router, self._desk = router, router.desk()
+        self._key = api_key.encode() if api_key else None
+        self._cors = {"access-control-allow-origin": cors, "access-control-allow-headers": "*", "vary": "origin"} if cors else {}
+        self._ping = ping
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            raise RuntimeError(f"there is no {scope['type']} here")
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            event = await receive()
+            if event["type"] == "lifespan.shutdown":
+                await self._router.aio.close()
+            await send({"type": f"{event['type']}.complete"})
+            if event["type"] == "lifespan.shutdown":
+                return
+
+    async def _http(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        answer = self._at_the_door(method, path, headers)
+        if answer is None:
+            body = await _read(receive)
+            if body is None:
+                answer = 413, error_answer(f"the request is larger than {MAX_BODY_BYTES} bytes", "too_large")
+            else:
+                await self._route(method, path, headers, body, receive, send)
+                return
+        await self._plain(send, Head(answer[0], {"content-type": "application/json"}), answer[1])
+
+    def _at_the_door(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, bytes] | None:
+        """An answer that needs no routing: health, preflight, a missing key, a loop. None lets the request in."""
+        if path == "/health":
+            return 200, b'{"status":"ok"}'
+        if method == "OPTIONS" and self._cors:
+            return 200, b"{}"
+        given = headers.get("authorization", "").removeprefix("Bearer ").encode()
+        if self._key is not None and not hmac.compare_digest(given, self._key):
+            return 401, error_answer("the API key is missing or wrong", "invalid_api_key", kind="invalid_request_error")
+        hops = headers.get(HOPS, "0")
+        if not hops.isdigit() or int(hops) >= MAX_HOPS:
+            return 508, error_answer(
+                f"this request has come through {hops} routers already: they ask each other in a circle", "loop_detected"
+            )
+        return None
+
+    async def _route(self, method: str, path: str, headers: dict[str, str], body: bytes, receive: Receive, send: Send) -> None:
+        if path == "/metrics":
+            await self._plain(send, Head(200, {"content-type": "text/plain; version=0.0.4"}), self._metrics().encode())
+            return
+        onward = {**headers, HOPS: str(int(headers.get(HOPS, "0")) + 1)}
+        asking = asyncio.ensure_future(self._desk.ahandle(method, path, onward.items(), body, None))
+        leaving = asyncio.ensure_future(_left(receive))
+        try:
+            await self._answer(asking, leaving, _STREAMED.search(body) is not None, send)
+        finally:
+            # Whoever leaves stops the server's work: cancelling closes the stream behind it and frees its slot.
+            for task in (asking, leaving):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            if not asking.cancelled() and asking.exception() is None:
+                await asking.result()[1].aclose()
+
+    async def _answer(
+        self, asking: asyncio.Future[tuple[Head, AsyncBody]], leaving: asyncio.Future[None], may_stream: bool, send: Send
+    ) -> None:
+        committed = False
+        while not asking.done():
+            await _first_of(asking, leaving, self._ping if may_stream else None)
+            if leaving.done():
+                return
+            if not asking.done():
+                if not committed:
+                    await self._start(send, Head(200, {"content-type": "text/event-stream"}))
+                    committed = True
+                await send({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
+        head, body = asking.result()
+        if not committed:
+            await self._start(send, head)
+        parts = aiter(body) if head.status == 200 or not committed else _as_event(body)
+        await self._pass_on(parts, leaving, send, pings=head.headers.get("content-type") == "text/event-stream")
+
+    async def _pass_on(self, parts: AsyncIterator[bytes], leaving: asyncio.Future[None], send: Send, *, pings: bool) -> None:
+        """The body's parts as they come, with a comment whenever none has come for a while."""
+        while not leaving.done():
+            coming: asyncio.Future[bytes | None] = asyncio.ensure_future(anext(parts, None))
+            try:
+                while not coming.done():
+                    await _first_of(coming, leaving, self._ping if pings else None)
+                    if leaving.done():
+                        return
+                    if not coming.done():
+                        await send({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
+            finally:
+                if not coming.done():
+                    coming.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await coming
+            part = coming.result()
+            await send({"type": "http.response.body", "body": part or b"", "more_body": part is not None})
+            if part is None:
+                return
+
+    async def _plain(self, send: Send, head: Head, body: bytes) -> None:
+        await self._start(send, head)
+        await send({"type": "http.response.body", "body": body})
+
+    async def _start(self, send: Send, head: Head) -> None:
+        headers = [
+            (name.encode(), str(value).encode("latin-1", "replace")) for name, value in {**head.headers, **self._cors}.items()
+        ]
+        await send({"type": "http.response.start", "status": head.status, "headers": [*headers, (b"cache-control", b"no-store")]})
+
+    def _metrics(self) -> str:
+        """Prometheus' text format, from what is known: nobody is asked."""
+        lines = []
+        for name, key in (
+            ("answers", "answers"),
+            ("prompt_tokens", "prompt_tokens"),
+            ("completion_tokens", "completion_tokens"),
+            ("seconds", "seconds"),
+        ):
+            lines.append(f"# TYPE hydra_{name}_total counter")
+            lines += [
+                f"hydra_{name}_total{{backend={json.dumps(backend)},model={json.dumps(model)}}} {getattr(entry, key)}"
+                for backend, model, entry in self._router.usage()
+            ]
+        return "\n".join(lines) + "\n"
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The whole request body; None when it is too large."""
+    body = bytearray()
+    while True:
+        event = await receive()
+        body += event.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            return None
+        if not event.get("more_body"):
+            return bytes(body)
+
+
+async def _first_of(one: asyncio.Future[Any], other: asyncio.Future[Any], seconds: float | None) -> None:
+    await asyncio.wait((one, other), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _left(receive: Receive) -> None:
+    """Returns when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _as_event(body: AsyncBody) -> AsyncIterator[bytes]:
+    """A refusal that came after 200 was committed, as the error event that SDKs raise."""
+    yield encode_event(b"".join([part async for part in body]))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,132 @@
+"""The Router as a server, under a real uvicorn, asked by the openai package and by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+from servers.fault import CUT, FaultServer, chunked, hello, plain, word
+
+from hydra_infer import Backend, ConfigError, Router
+from hydra_infer.serve import App, serve
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@contextlib.contextmanager
+def serving(*backends: Backend, **options: Any) -> Iterator[httpx.Client]:
+    """A client of a server over these backends, listening on a port of the system's choice."""
+    router = Router(list(backends), retries=0)
+    server = uvicorn.Server(uvicorn.Config(App(router, **options), host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, name="hydra-test-server")
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        router.close()
+
+
+def test_the_openai_package_plain_and_streamed() -> None:
+    with FaultServer(plain({}, 500)) as bad, FaultServer(hello("good")) as good:
+        backends = [
+            Backend.openai(bad.url, models=["m"], name="bad"),
+            Backend.openai(good.url, models=["m"], name="good", api_key="theirs"),
+        ]
+        with serving(*backends, api_key="ours") as client:
+            sdk = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="ours", max_retries=0)
+            messages: Any = BODY["messages"]
+            assert sdk.chat.completions.create(model="m", messages=messages).choices[0].message.content == "hello from good"
+            pieces = sdk.chat.completions.create(model="m", messages=messages, stream=True)
+            assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == "hello from good"
+            assert [row.id for row in sdk.models.list()] == ["m"]
+            assert len(sdk.embeddings.create(model="m", input="x", encoding_format="float").data) == 2
+            sdk.close()
+        assert {headers["authorization"] for _, _, headers, _ in good.requests} == {"Bearer theirs"}
+
+
+def test_keys_health_metrics_and_paths() -> None:
+    with FaultServer(hello("a")) as server, serving(Backend.openai(server.url, models=["m"], name="a"), api_key="ours") as client:
+        assert client.get("/health").json() == {"status": "ok"}
+        for key in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer ünknown".encode("latin-1")}):
+            assert client.post("/v1/chat/completions", json=BODY, headers=key).status_code == 401
+        assert server.requests == []
+        right = {"authorization": "Bearer ours"}
+        assert client.post("/v1/chat/completions", json={**BODY, "stream": True}, headers=right).headers["x-hydra-backend"] == "a"
+        assert 'hydra_completion_tokens_total{backend="a",model="m"} 3' in client.get("/metrics", headers=right).text
+        assert (
+            client.post("/v1/responses", json={}, headers=right)
+            .json()["error"]["message"]
+            .endswith("switch your client to chat completions")
+        )
+        assert client.post("/v1/chat/completions", content=b"{", headers=right).status_code == 400
+        assert "access-control-allow-origin" not in client.get("/health").headers
+
+
+def test_cors_only_for_the_origin_that_was_named() -> None:
+    with serving(Backend.openai("nobody.invalid", models=["m"]), cors="http://localhost:3000") as client:
+        assert client.options("/v1/chat/completions").headers["access-control-allow-origin"] == "http://localhost:3000"
+
+
+def test_a_silent_server_is_bridged_by_pings_and_a_late_failure_is_an_error_event() -> None:
+    slow = FaultServer([0.5, *chunked(word("late"), 0.5, word("", "stop"))], [0.5, *plain({}, 500)], [0.5, *plain({}, 500)])
+    with slow as server, serving(Backend.openai(server.url, models=["m"]), ping=0.1) as client:
+        answer = client.post("/v1/chat/completions", json={**BODY, "stream": True}).text
+        assert answer.startswith(": ping")
+        assert answer.index("late") < answer.rindex(": ping") < answer.index("[DONE]")
+        late = client.post("/v1/chat/completions", json={**BODY, "stream": True})
+        assert late.status_code == 200
+        assert json.loads(late.text.split("data: ")[1])["error"]["code"] == "all_backends_failed"
+        plain_call = client.post("/v1/chat/completions", json={**BODY, "stream": False})
+        assert plain_call.status_code == 503  # nothing was committed before it was known
+
+
+def test_a_broken_stream_tells_the_text_so_far() -> None:
+    with (
+        FaultServer(chunked(word("so"), word(" far"), CUT, end=False)) as server,
+        serving(Backend.openai(server.url, models=["m"])) as client,
+    ):
+        last = client.post("/v1/chat/completions", json={**BODY, "stream": True}).text.split("data: ")[-1]
+        assert json.loads(last)["error"]["text"] == "so far"
+
+
+@pytest.mark.parametrize(
+    "script", [[30.0], chunked(word("one"), *[word("more"), 0.05] * 400)], ids=["before a token", "in mid-stream"]
+)
+def test_a_client_that_leaves_stops_the_work(script: list[Any]) -> None:
+    with FaultServer(script) as server, serving(Backend.openai(server.url, models=["m"], max_parallel=1)) as client:
+        with (
+            contextlib.suppress(httpx.ReadTimeout),
+            client.stream("POST", "/v1/chat/completions", json={**BODY, "stream": True}, timeout=0.3) as answer,
+        ):
+            next(answer.iter_bytes())
+        assert server.left.wait(5)
+
+
+def test_routers_that_ask_each_other_in_a_circle_stop() -> None:
+    with FaultServer(hello("a")) as server, serving(Backend.openai(server.url, models=["m"])) as client:
+        assert client.post("/v1/chat/completions", json=BODY, headers={"x-hydra-hops": "2"}).status_code == 200
+        assert server.requests[-1][2]["x-hydra-hops"] == "3"
+        for hops in ("3", "many"):
+            assert client.post("/v1/chat/completions", json=BODY, headers={"x-hydra-hops": hops}).status_code == 508
+
+
+def test_an_open_door_beyond_loopback_is_refused() -> None:
+    with pytest.raises(ConfigError, match="0.0.0.0"):
+        serve(Router([Backend.openai("a", models=["m"])]), host="0.0.0.0")
