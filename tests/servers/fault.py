@@ -80,7 +80,7 @@ class FaultServer:
                         self._sleep(connection, step)
                     else:
                         connection.sendall(step)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: the request itself was cut
             self.left.set()
         finally:
             with self._lock:
