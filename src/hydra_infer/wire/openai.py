@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -228,12 +229,20 @@ def rename(event: Event, model: str) -> bytes:
     local_name = event.data.get("model")
     if local_name is None or local_name == model:
         return event.raw
-    for template in (b'"model":%s', b'"model": %s'):
-        needle = template % json.dumps(local_name).encode()
+    if not isinstance(local_name, str):
+        return Text(event.raw).replace(model=model)
+    for needle, renamed in _renamings(local_name, model):
         # Standing there once, it is the top-level value (inside strings its quotes would be escaped).
         if event.raw.count(needle) == 1:
-            return event.raw.replace(needle, template % json.dumps(model).encode())
+            return event.raw.replace(needle, renamed)
     return Text(event.raw).replace(model=model)
+
+
+@functools.lru_cache(maxsize=64)
+def _renamings(local_name: str, model: str) -> tuple[tuple[bytes, bytes], ...]:
+    """The two usual ways to write the pair, and what each becomes."""
+    old, new = json.dumps(local_name).encode(), json.dumps(model).encode()
+    return tuple((b'"model"' + colon + old, b'"model"' + colon + new) for colon in (b":", b": "))
 
 
 def models_in(body: bytes) -> list[str]:
