@@ -10,6 +10,7 @@ from servers.fault import FaultServer, plain
 from transport.faces import both, chat, stream
 
 from hydra_infer import Backend, Router
+from hydra_infer.routing.backend import LocalModel
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -75,3 +76,57 @@ def test_warnings_of_the_dialect_reach_the_reply(face: str) -> None:
             "TabbyAPI takes no negative presence_penalty: -1 was sent as 0",
         )
         router.close()
+
+
+LOADED = lines({"done": True, "done_reason": "load"})
+TAGS, NOTHING_LOADED = plain({"models": [{"name": "m"}]}), plain({"models": []})
+ANSWER = lines({"message": {"content": "hi"}, "done": True, "done_reason": "stop"})
+SPARE = plain({"choices": [{"index": 0, "message": {"content": "spare"}, "finish_reason": "stop"}]})
+
+
+@both
+def test_a_cold_ollama_is_warmed_first_and_then_known_to_be_warm(face: str) -> None:
+    with FaultServer(TAGS, NOTHING_LOADED, [0.3, *LOADED], ANSWER) as server:
+        router = Router([Backend.ollama(server.url, ["m"])])
+        assert chat(face, router).text == "hi"
+        assert chat(face, router).text == "hi"
+        assert paths(server) == ["/api/tags", "/api/ps", "/api/generate", "/api/chat", "/api/chat"]
+        warm, first = (json.loads(server.requests[index][3]) for index in (2, 3))
+        assert warm == {"model": "m", "stream": False, "options": {"num_ctx": 8192}}
+        assert first["options"] == warm["options"]  # another num_ctx would load the model again
+        router.close()
+
+
+@both
+def test_moving_on_from_a_cold_ollama_leaves_its_load_going(face: str) -> None:
+    with FaultServer(TAGS, NOTHING_LOADED, [0.6, *LOADED], ANSWER) as server, FaultServer(SPARE) as spare:
+        router = Router(
+            [Backend.ollama(server.url, ["m"], name="o"), Backend.openai(spare.url, models=["m"])], first_token_timeout=0.2
+        )
+        reply = chat(face, router)
+        assert (reply.text, reply.attempts[0].result) == ("spare", "loading")
+        assert "still being loaded" in reply.attempts[0].message
+        assert not server.left.wait(1.0)  # nobody left: the load came to its end
+        assert router._board.pool.service(router._board.pool.places[0], LocalModel("m")) == (8192, False)
+        router.close()
+
+
+@both
+def test_a_load_that_fails_is_told(face: str) -> None:
+    failed = plain({"error": "llama runner process has terminated: out of memory"}, 500)
+    with FaultServer(TAGS, NOTHING_LOADED, failed) as server, FaultServer(SPARE) as spare:
+        router = Router([Backend.ollama(server.url, ["m"], name="o"), Backend.openai(spare.url, models=["m"])])
+        reply = chat(face, router)
+        assert (reply.text, reply.attempts[0].message) == (
+            "spare",
+            "HTTP 500: llama runner process has terminated: out of memory",
+        )
+        router.close()
+
+
+def test_closing_the_router_ends_what_goes_on_in_the_background() -> None:
+    with FaultServer(TAGS, NOTHING_LOADED, [30.0]) as server, FaultServer(SPARE) as spare:
+        router = Router([Backend.ollama(server.url, ["m"]), Backend.openai(spare.url, models=["m"])], first_token_timeout=0.2)
+        assert router.chat("m", "hi").text == "spare"
+        router.close()
+        assert server.left.wait(5)

@@ -64,6 +64,10 @@ class Limits:
     whole: float | None
     ends_at: float | None
 
+    def patience(self, now: float) -> float:
+        """Seconds that may pass from now until the first token."""
+        return self.first if self.ends_at is None else max(0.0, min(self.first, self.ends_at - now))
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -105,6 +109,7 @@ class Attempt:
     model: str
     limits: Limits
     context: int | None = None  # the number of tokens to serve it with, for servers that are told
+    cold: bool = False  # the model is known not to be loaded there: have it loaded first, where the dialect can
 
 
 @dataclass(frozen=True, slots=True)

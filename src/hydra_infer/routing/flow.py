@@ -162,7 +162,7 @@ class _Failover:
         place, local = candidate
         began = self.clock()
         try:
-            fact = yield Attempt(place.backend, local, model, self._limits(candidate), self.pool.context(place, local))
+            fact = yield Attempt(place.backend, local, model, self._limits(candidate), *self.pool.service(place, local))
             if isinstance(fact, Failure):
                 self._failed(candidate, fact)
                 self._note(candidate, model, fact, self.clock() - began)

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..wire.dialect import DIALECTS, Look
@@ -27,6 +27,7 @@ BUSY_REST = 1.0
 LOADING_REST = 2.0
 # How long an answered model list is believed before a call for a name that is not in it asks again.
 MODELS_TTL = 60.0
+NEVER = float("-inf")
 # The weight of the newest answer in the averages of ttft and speed: about the last ten answers count.
 NEWEST = 0.2
 
@@ -43,7 +44,7 @@ class Place:
     last: Failure | None = None
     missing: dict[str, float] = field(default_factory=dict)  # local model name -> rest until
     told: Look | None = None  # what the server says of itself
-    told_at: float = float("-inf")
+    told_at: float = NEVER
     contexts: dict[str, int] = field(default_factory=dict)  # what each model is asked for with, once and for all
     answered: int = 0
     failed: int = 0
@@ -116,7 +117,7 @@ class Pool:
             for place in self.places
             if (place.backend.models is None and now - place.told_at > MODELS_TTL)
             or (
-                place.told_at < 0
+                place.told_at == NEVER
                 and DIALECTS[place.backend.kind].loaded_path
                 and any(self._local(place, model) for model in models)
             )
@@ -133,15 +134,33 @@ class Pool:
             place.told_at = self._clock()
             if isinstance(found, Look):
                 place.told = found
-            elif found.trouble is Trouble.UNREACHABLE:
+                return
+            place.told_at -= MODELS_TTL - self._cooldown  # it is worth asking again when its rest is over
+            if found.trouble is Trouble.UNREACHABLE:
                 place.last = found
                 place.rests_until = place.rests_until or self._clock() + self._cooldown
 
-    def context(self, place: Place, local: LocalModel) -> int | None:
-        """The context to ask for: as configured, else as loaded, else the dialect's own; the same ever after."""
-        loaded = (place.told.loaded if place.told else None) or {}
-        chosen = local.context or place.backend.context or loaded.get(local.name) or DIALECTS[place.backend.kind].context
-        return None if chosen is None else place.contexts.setdefault(local.name, chosen)
+    def service(self, place: Place, local: LocalModel) -> tuple[int | None, bool]:
+        """How to ask there: the context, and whether the model is known to be cold.
+
+        The context is as configured, else as loaded, else the dialect's own, and the same ever after.
+        """
+        loaded = place.told.loaded if place.told else None
+        chosen = local.context or place.backend.context or (loaded or {}).get(local.name) or DIALECTS[place.backend.kind].context
+        context = None if chosen is None else place.contexts.setdefault(local.name, chosen)
+        return context, loaded is not None and local.name not in loaded
+
+    def warmed(self, backend: Backend, local_name: str, context: int | None) -> None:
+        """A model has been loaded there."""
+        with self._lock:
+            place = self._by_name[backend.name]
+            known = place.told or Look([])
+            place.told = replace(known, loaded={**(known.loaded or {}), local_name: context})
+
+    def is_stale(self, backend: Backend) -> bool:
+        """Whether a server was asked about itself so long ago that another look, beside the calls, is worth it."""
+        told_at = self._by_name[backend.name].told_at
+        return told_at > NEVER and self._clock() - told_at > MODELS_TTL
 
     def is_loaded(self, place: Place, local: LocalModel) -> bool:
         """Whether the server said that it has the model in memory."""

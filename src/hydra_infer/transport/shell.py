@@ -7,15 +7,15 @@ import concurrent.futures
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..routing.backend import Backend
 from ..routing.call import Attempt, Call, Pause, Probe, Serve, Started, Wait
-from ..routing.flow import Flow
+from ..routing.flow import COLD, Flow
 from ..routing.pool import Pool
 from ..routing.verdict import GaveUp
 from ..wire.dialect import DIALECTS, Look, get
-from ..wire.exchange import Event, Exchange
+from ..wire.exchange import Event, Exchange, WireRequest
 from ..wire.openai import Target
 from ..wire.trouble import Failure, Trouble, failure_of_status
 from .answer import Answer, AsyncAnswer
@@ -23,19 +23,24 @@ from .engine import AsyncEngineLine, EngineLine
 from .upstream import AsyncHttpLine, AsyncLine, HttpLine, Line, LineFailed
 from .watch import Watch, quick
 
-__all__ = ["AsyncShell", "Shell"]
+if TYPE_CHECKING:
+    from .housekeeping import Housekeeping
+
+__all__ = ["LOOK_SECONDS", "AsyncShell", "Shell"]
 
 Clock = Callable[[], float]
 Looks = dict[str, tuple[Look | Failure, float]]
 Got = tuple[int, dict[str, str], bytes] | Failure
 _MAX_HOPS = 3
+# How long a server may take to tell what it has, when nobody waits for it but a person or nobody at all.
+LOOK_SECONDS = 3.0
 
 
 class Shell:
     """Runs calls in the calling thread; safe for many threads at once."""
 
-    def __init__(self, backends: Iterable[Backend], pool: Pool, clock: Clock = time.monotonic) -> None:
-        self._pool, self._clock = pool, clock
+    def __init__(self, backends: Iterable[Backend], pool: Pool, errands: Housekeeping, clock: Clock = time.monotonic) -> None:
+        self._pool, self._errands, self._clock = pool, errands, clock
         self._lines: dict[str, Line] = {
             row.name: EngineLine(row.source) if row.kind == "engine" else HttpLine(row) for row in backends
         }
@@ -98,6 +103,13 @@ class Shell:
             line.close()
 
     def _attempt(self, call: Call, step: Attempt) -> Answer | Failure:
+        if (warming := self._errands.before(step)) is not None:
+            try:
+                loaded = warming.result(step.limits.patience(self._clock()))
+            except concurrent.futures.TimeoutError:
+                return _still_loading(step)
+            if isinstance(loaded, Failure):
+                return loaded
         opening = _Opening(call, step)
         while True:
             watch, response = Watch(step.limits, self._clock), None
@@ -124,8 +136,8 @@ class Shell:
 class AsyncShell:
     """Runs calls in the running event loop; safe for many loops at once."""
 
-    def __init__(self, backends: Iterable[Backend], pool: Pool, clock: Clock = time.monotonic) -> None:
-        self._pool, self._clock = pool, clock
+    def __init__(self, backends: Iterable[Backend], pool: Pool, errands: Housekeeping, clock: Clock = time.monotonic) -> None:
+        self._pool, self._errands, self._clock = pool, errands, clock
         self._lines: dict[str, AsyncLine] = {
             row.name: AsyncEngineLine(row.source) if row.kind == "engine" else AsyncHttpLine(row) for row in backends
         }
@@ -172,8 +184,11 @@ class AsyncShell:
         return found, self._clock() - watch.began
 
     async def _get(self, backend: Backend, path: str, watch: Watch) -> Got:
+        return await self._exchange(backend, get(path, _target(backend)), watch)
+
+    async def _exchange(self, backend: Backend, request: WireRequest, watch: Watch) -> Got:
         try:
-            response = await self._lines[backend.name].send(get(path, _target(backend)), watch)
+            response = await self._lines[backend.name].send(request, watch)
             body = b"".join([data async for data in response])
             await response.aclose()
         except LineFailed as error:
@@ -182,12 +197,36 @@ class AsyncShell:
             watch.stop_timer()
         return response.status, response.headers, body
 
+    async def warm(self, step: Attempt) -> Failure | None:
+        """Have the model loaded, however long that takes up to COLD; None when it is."""
+        warm = DIALECTS[step.backend.kind].warm
+        assert warm is not None
+        watch = Watch(quick(COLD), self._clock)
+        target = Target(step.backend.url, step.local.name, step.backend.headers(), step.context)
+        got = await self._exchange(step.backend, warm(target), watch)
+        if isinstance(got, Failure):
+            return got
+        status, headers, body = got
+        if status != 200:
+            return failure_of_status(status, headers, body)
+        self._pool.warmed(step.backend, step.local.name, step.context)
+        return None
+
     async def aclose(self) -> None:
         """Close the running loop's connections."""
         for line in self._lines.values():
             await line.aclose()
 
     async def _attempt(self, call: Call, step: Attempt) -> AsyncAnswer | Failure:
+        if (warming := self._errands.before(step)) is not None:
+            # Shielded: leaving must not abort the load.
+            loading = asyncio.shield(asyncio.wrap_future(warming))
+            try:
+                loaded = await asyncio.wait_for(loading, step.limits.patience(self._clock()))
+            except TimeoutError:
+                return _still_loading(step)
+            if isinstance(loaded, Failure):
+                return loaded
         opening = _Opening(call, step)
         while True:
             watch, response = Watch(step.limits, self._clock), None
@@ -266,6 +305,12 @@ def open_exchange(call: Call, step: Attempt) -> Exchange:
     """The dialect's side of this attempt."""
     backend, local = step.backend, step.local
     return DIALECTS[backend.kind].open(call.question, Target(backend.url, local.name, backend.headers(), step.context))
+
+
+def _still_loading(step: Attempt) -> Failure:
+    limits = step.limits
+    message = f"the model is still being loaded after {limits.first:g} s ({limits.first_name}); that goes on"
+    return Failure(Trouble.LOADING, message, limit=limits.first_name)
 
 
 def _given_up(stop: StopIteration) -> GaveUp:

@@ -21,12 +21,10 @@ from ..wire.dialect import Look
 from ..wire.question import Question
 from ..wire.trouble import Failure
 from .answer import Answer, AsyncAnswer
-from .shell import AsyncShell, Shell
+from .housekeeping import Housekeeping
+from .shell import LOOK_SECONDS, AsyncShell, Shell
 
 __all__ = ["Switchboard"]
-
-# How long status() and models() wait for one server, all being asked at once.
-LOOK_TIMEOUT = 3.0
 
 
 class Switchboard:
@@ -54,8 +52,9 @@ class Switchboard:
         )
         self._clock = clock
         self.pool = Pool(self.backends, cooldown=policy.cooldown, clock=clock)
-        self._shell = Shell(self.backends, self.pool, clock)
-        self._aio = AsyncShell(self.backends, self.pool, clock)
+        self._housekeeping = Housekeeping(self.backends, self.pool, clock)
+        self._shell = Shell(self.backends, self.pool, self._housekeeping, clock)
+        self._aio = AsyncShell(self.backends, self.pool, self._housekeeping, clock)
         self._check_names()
 
     # ---- calls -----------------------------------------------------------------------------------------------
@@ -101,21 +100,21 @@ class Switchboard:
 
     def models(self) -> dict[str, list[str]]:
         """Model names and who serves them; servers that list their own are asked."""
-        self._shell.look([place.backend for place in self.pool.unasked()], LOOK_TIMEOUT)
+        self._shell.look([place.backend for place in self.pool.unasked()], LOOK_SECONDS)
         return self._models()
 
     async def amodels(self) -> dict[str, list[str]]:
         """The same from an event loop."""
-        await self._aio.look([place.backend for place in self.pool.unasked()], LOOK_TIMEOUT)
+        await self._aio.look([place.backend for place in self.pool.unasked()], LOOK_SECONDS)
         return self._models()
 
     def status(self) -> Status:
         """Ask every server now."""
-        return self._status(self._shell.look(self.backends, LOOK_TIMEOUT))
+        return self._status(self._shell.look(self.backends, LOOK_SECONDS))
 
     async def astatus(self) -> Status:
         """The same from an event loop."""
-        return self._status(await self._aio.look(self.backends, LOOK_TIMEOUT))
+        return self._status(await self._aio.look(self.backends, LOOK_SECONDS))
 
     def explain(
         self, model: str, fields: Mapping[str, Any], tags: Iterable[str] | str | None = None, *, fallback: bool = True
@@ -137,13 +136,14 @@ class Switchboard:
         return self.pool.ledger()
 
     def close(self) -> None:
-        """Close the connections that threads use."""
+        """Stop what goes on in the background, and close the connections that threads use."""
+        self._housekeeping.close()
         self._shell.close()
 
     async def aclose(self) -> None:
         """Close the running loop's connections too."""
         await self._aio.aclose()
-        self._shell.close()
+        self.close()
 
     def _models(self) -> dict[str, list[str]]:
         table = self.pool.models()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .exchange import Exchange, WireRequest
-from .ollama import OllamaExchange, loaded_in, tags_in
+from .ollama import OllamaExchange, loaded_in, tags_in, warm_up
 from .openai import OpenAIExchange, Target, models_in
 from .question import Question
 from .tabby import TabbyExchange, loaded_model
@@ -28,6 +28,8 @@ class Dialect:
     read_list: Callable[[bytes], list[str]] = models_in
     loaded_path: str | None = None
     read_loaded: Callable[[bytes], dict[str, int | None]] | None = None
+    # How to have a model loaded without asking it anything, where leaving a cold call would abort its load.
+    warm: Callable[[Target], WireRequest] | None = None
     # The context to ask for where nobody says one and nothing is loaded yet; None where the server decides.
     context: int | None = None
 
@@ -54,5 +56,7 @@ DIALECTS = {
     "engine": _OPENAI,
     "tabby": Dialect(TabbyExchange, loaded_path="/v1/model", read_loaded=loaded_model),
     # 8192: Ollama's own default is 4096 on cards below 23 GiB, which cuts most agents' prompts.
-    "ollama": Dialect(OllamaExchange, "/api/tags", tags_in, loaded_path="/api/ps", read_loaded=loaded_in, context=8192),
+    "ollama": Dialect(
+        OllamaExchange, "/api/tags", tags_in, loaded_path="/api/ps", read_loaded=loaded_in, warm=warm_up, context=8192
+    ),
 }

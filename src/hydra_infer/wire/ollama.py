@@ -19,7 +19,7 @@ from .openai import Target
 from .question import Question
 from .trouble import Failure, Trouble, failure_of_error, failure_of_status
 
-__all__ = ["OllamaExchange", "is_cloud", "loaded_in", "tags_in"]
+__all__ = ["OllamaExchange", "is_cloud", "loaded_in", "tags_in", "warm_up"]
 
 _PATHS = {"/chat/completions": "/api/chat", "/completions": "/api/generate", "/embeddings": "/api/embed"}
 
@@ -233,6 +233,13 @@ class OllamaExchange:
             body["format"] = (wanted.get("json_schema") or {}).get("schema")
         elif isinstance(wanted, Mapping) and wanted.get("type") == "json_object":
             body["format"] = "json"
+
+
+def warm_up(target: Target) -> WireRequest:
+    """A request that loads the model and asks nothing of it: an empty prompt, with the options that calls will have."""
+    body = {"model": target.local_name, "stream": False, **({"options": {"num_ctx": target.context}} if target.context else {})}
+    headers = {"accept-encoding": "identity", "content-type": "application/json", **target.headers}
+    return WireRequest("POST", urlsplit(target.base).path + "/api/generate", headers, json.dumps(body).encode())
 
 
 def tags_in(body: bytes) -> list[str]:
