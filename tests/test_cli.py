@@ -46,6 +46,44 @@ def test_plan_as_json(capsys: pytest.CaptureFixture[str], exl3: str) -> None:
     assert (status, data["fits"], len(data["devices"])) == (0, True, 2)
 
 
+def test_plan_with_what_to_change(capsys: pytest.CaptureFixture[str], exl3: str) -> None:
+    asked = ["plan", exl3, "--gpus", "RTX 5090, mine:24:1008", "--context", "64k", "--suggest"]
+    status, out, _ = run(capsys, *asked)
+    assert status == 1
+    assert "max context: " in out
+    assert "\ntry: cache='q8' saves " in out
+    status, out, _ = run(capsys, *asked, "--json")
+    data = json.loads(out)
+    assert (status, data["suggestions"][0]["change"]) == (1, {"cache": "q8"})
+    assert data["max_context"] < 65536
+    assert run(capsys, "plan", exl3, "--gpus", "mine:60:1000", "--suggest")[0] == 0
+
+
+def test_plan_as_tabbyapis_configuration(capsys: pytest.CaptureFixture[str], exl3: str) -> None:
+    status, out, _ = run(capsys, "plan", exl3, "--gpus", "RTX 5090, RTX 4090", "--tabby-config")
+    assert (status, "cache_size: 10240" in out, out.startswith("# llama: ")) == (0, True, True)
+    status, _, err = run(capsys, "plan", exl3, "--gpus", "RTX 4090", "--tabby-config")
+    assert (status, "does not fit" in err) == (1, True)
+
+
+def test_plan_with_a_draft(capsys: pytest.CaptureFixture[str], exl3: str) -> None:
+    cards = ["--gpus", "RTX 5090, RTX 4090"]
+    status, out, _ = run(capsys, "plan", exl3, *cards, "--draft", "ngram", "--draft-tokens", "3", "--json")
+    data = json.loads(out)
+    assert (status, data["draft"]["kind"], data["draft"]["draft_tokens"]) == (0, "ngram", 3)
+    assert run(capsys, "plan", exl3, *cards, "--draft", "nowhere")[0] == 2
+
+
+def test_survey(capsys: pytest.CaptureFixture[str], exl3: str) -> None:
+    words = ["survey", exl3, "nowhere", "--gpus", "RTX 5090, RTX 4090", "--contexts", "8k", "64k", "--caches", "fp16", "8,4"]
+    status, out, _ = run(capsys, *words, "--json")
+    rows = json.loads(out)
+    assert (status, [row["fits"] for row in rows]) == (0, [True, False, True, True, None])
+    status, out, _ = run(capsys, *words)
+    assert (status, len(out.splitlines())) == (0, 6)
+    assert run(capsys, "survey", exl3, "--gpus", "RTX 3060")[0] == 1
+
+
 def test_gpus_without_a_card(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hydra_infer.hardware.nvml.gpus", list)
     assert run(capsys, "gpus")[:2] == (0, "no NVIDIA card, or no driver, on this machine\n")
@@ -57,7 +95,7 @@ def test_status_is_0_when_all_is_well_and_1_when_not(capsys: pytest.CaptureFixtu
     with FaultServer(hello("a")) as server:
         status, out, _ = run(capsys, "status", "--url", server.url, "--api-key-env", "MY_KEY")
         assert (status, "m" in out) == (0, True)
-        assert server.requests[0][2]["authorization"] == "Bearer sk-secret"
+        assert server.requests[-1][2]["authorization"] == "Bearer sk-secret"
         status, out, _ = run(capsys, "status", "--url", server.url, "--url", "127.0.0.1:9", "--json")
         assert (status, [row["reachable"] for row in json.loads(out)["backends"]]) == (1, [True, False])
         assert "sk-secret" not in out
@@ -91,12 +129,15 @@ BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
     "truncated": (["plan", "short.gguf", *CARDS], 2, "short.gguf"),
     "broken config.json": (["plan", "broken", *CARDS], 2, "config.json"),
     "unknown card": (["plan", "smollm2", "--gpus", "RTX 9999"], 2, "RTX 9999"),
+    "half a card": (["plan", "smollm2", "--gpus", "mine:48"], 2, "name:GiB:GB/s"),
     "context 0": (["plan", "text.gguf", "--context", "0"], 2, "context"),
     "context many": (["plan", "text.gguf", "--context", "many"], 2, "many"),
     "unknown command": (["plna"], 2, "plna"),
     "no command": ([], 2, ""),
     "key not set": (["status", "--url", "a", "--api-key-env", "NO_SUCH_VARIABLE"], 2, "NO_SUCH_VARIABLE"),
     "no address": (["status", "--url", "ftp://x"], 2, "ftp://x"),
+    "an open door": (["serve", "--url", "127.0.0.1:9", "--host", "0.0.0.0"], 2, "api_key"),
+    "a key that is not there": (["serve", "--url", "127.0.0.1:9", "--serve-key-env", "NO_SUCH_VARIABLE"], 2, "NO_SUCH_VARIABLE"),
     "nobody there": (["chat", "--url", "127.0.0.1:9", "hi"], 2, "no server answered"),
     "nobody there, model named": (["chat", "--url", "127.0.0.1:9", "--model", "m", "hi"], 1, "127.0.0.1:9"),
     "missing file to load": (["chat", "--load", "nowhere.gguf", "hi"], 2, "nowhere.gguf"),

@@ -35,6 +35,7 @@ def test_the_door_lists_exactly_these_names() -> None:
         "Reply",
         "Router",
         "StreamBroken",
+        "Survey",
         "UnknownGpu",
         "UnknownModel",
         "Unreachable",
@@ -42,6 +43,7 @@ def test_the_door_lists_exactly_these_names() -> None:
         "gpus",
         "load",
         "plan",
+        "survey",
     ]
 
 

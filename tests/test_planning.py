@@ -91,7 +91,7 @@ def test_this_machines_cards_and_ram(tmp_path: Path, monkeypatch: pytest.MonkeyP
     here = hydra.plan(folder)
     assert here.devices[0].gpu is found[0]
     assert not here.fits  # the embedding takes 501 MiB of RAM, and a quarter of a GiB is there
-    assert here.why == "needs 501.0 MiB of system RAM, 256.0 MiB are available"
+    assert here.why == "needs 501.0 MiB of system RAM, 256.0 MiB are available; no other setting is enough: it takes more RAM"
     assert hydra.plan(folder, gpus=found).why == here.why
     elsewhere = hydra.plan(folder, gpus="RTX 4090")
     assert elsewhere.fits

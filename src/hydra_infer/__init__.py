@@ -38,12 +38,14 @@ _DOOR = {
     "Reply": "reply",
     "Router": "router",
     "StreamBroken": "errors",
+    "Survey": "planner.survey",
     "UnknownGpu": "errors",
     "UnknownModel": "errors",
     "Unreachable": "errors",
     "gpus": "hardware.nvml",
     "load": "engines.load",
     "plan": "planning",
+    "survey": "planning",
 }
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ if TYPE_CHECKING:
     from .hardware.gpu import Gpu
     from .hardware.nvml import gpus
     from .planner.report import Plan
-    from .planning import plan
+    from .planner.survey import Survey
+    from .planning import plan, survey
     from .reply import Chunk, Reply
     from .router import AsyncRouter, Router
     from .routing.backend import Backend
@@ -97,6 +100,7 @@ __all__ = [
     "Reply",
     "Router",
     "StreamBroken",
+    "Survey",
     "UnknownGpu",
     "UnknownModel",
     "Unreachable",
@@ -104,6 +108,7 @@ __all__ = [
     "gpus",
     "load",
     "plan",
+    "survey",
 ]
 
 

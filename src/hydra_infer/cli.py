@@ -86,12 +86,39 @@ def _plan(arguments: argparse.Namespace) -> int:
         reserve=arguments.reserve,
         bpw=arguments.bpw,
         format=arguments.format,
+        draft=arguments.draft,
+        draft_tokens=arguments.draft_tokens,
+        engine=arguments.engine,
     )
+    if arguments.tabby_config:
+        print(planned.tabby_config(), end="")
+        return 0
+    suggestions = planned.suggestions if arguments.suggest else ()
     if arguments.json:
-        _print_json(planned.to_dict())
-    else:
-        print(planned)
+        more = {"suggestions": [one.to_dict() for one in suggestions], "max_context": planned.max_context}
+        _print_json(planned.to_dict() | (more if arguments.suggest else {}))
+        return 0 if planned.fits else 1
+    print(planned)
+    if arguments.suggest:
+        remedies = [one.why for one in suggestions] + [one.why for one in [planned.cpu_experts()] if one]
+        print(f"max context: {planned.max_context}", *(f"try: {why}" for why in remedies), sep="\n")
     return 0 if planned.fits else 1
+
+
+def _survey(arguments: argparse.Namespace) -> int:
+    from .planning import survey
+
+    found = survey(
+        arguments.models,
+        gpus=_gpu_names(arguments.gpus),
+        contexts=arguments.contexts,
+        caches=arguments.caches,
+        bpws=arguments.bpws,
+        format=arguments.format,
+        slots=arguments.slots,
+    )
+    print(found.to_json() if arguments.json else found)
+    return 0 if any(row["fits"] for row in found.rows) else 1
 
 
 def _chat(arguments: argparse.Namespace) -> int:
@@ -115,23 +142,32 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0 if status.healthy else 1
 
 
+def _serve(arguments: argparse.Namespace) -> int:
+    from .serve import serve
+
+    key = _key(arguments.serve_key_env) if arguments.serve_key_env else None
+    with _router(arguments) as router:
+        serve(router, host=arguments.host, port=arguments.port, api_key=key, cors=arguments.cors)
+    return 0
+
+
 # ---- what the commands share ---------------------------------------------------------------------------------
 
 
 def _router(arguments: argparse.Namespace) -> Router:
     """A router over the servers named by --url."""
     from .router import Router
-    from .routing.backend import Backend
 
-    key = None
-    if arguments.api_key_env:
-        key = os.environ.get(arguments.api_key_env)
-        if not key:
-            raise ConfigError(
-                f"the environment variable {arguments.api_key_env} is not set",
-                hint="--api-key-env names the variable that holds the key",
-            )
-    return Router([Backend.openai(url, api_key=key) for url in arguments.url])
+    key = _key(arguments.api_key_env) if arguments.api_key_env else None
+    return Router.from_urls(arguments.url, api_keys=dict.fromkeys(arguments.url, key) if key else None)
+
+
+def _key(variable: str) -> str:
+    """The key in an environment variable; on the command line itself it would show in the process list."""
+    key = os.environ.get(variable)
+    if not key:
+        raise ConfigError(f"the environment variable {variable} is not set", hint="give the name of one that holds the key")
+    return key
 
 
 def _local(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Router:
@@ -209,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = _command(commands, "plan", _plan, "will this model fit on these cards? (exit status 1: no)")
     plan.add_argument("model", help="a model folder, a .gguf file, a config.json, or smollm2")
-    plan.add_argument("--gpus", action="append", metavar="NAMES", help="'RTX 5090, RTX 4090'; 'none'; default: this machine's")
+    _cards(plan)
     plan.add_argument("--context", type=_tokens, default=8192, metavar="TOKENS", help="8192 or 32k")
     plan.add_argument("--cache", default="fp16", help="fp16, q8, q6, q4, or 'k,v' bits")
     plan.add_argument("--split", default="auto", choices=["auto", "single", "layers", "tensor"])
@@ -219,7 +255,24 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--chunk", type=int, default=2048, help="tokens of the prompt at once")
     plan.add_argument("--bpw", type=float, help="bits per weight, for a config.json alone")
     plan.add_argument("--format", help="format, for a config.json alone")
+    plan.add_argument("--draft", metavar="MODEL", help="a draft model's folder, mtp or ngram")
+    plan.add_argument("--draft-tokens", type=int, metavar="N", help="tokens drafted per step")
+    plan.add_argument("--engine", help="exllamav3, exllamav2, llamacpp or tabby; default: what loads the format")
+    plan.add_argument("--suggest", action="store_true", help="also the longest context, and what to change")
+    plan.add_argument("--tabby-config", action="store_true", help="print TabbyAPI's config.yml for this plan, and nothing else")
     plan.add_argument("--json", action="store_true")
+
+    survey = _command(
+        commands, "survey", _survey, "which of these models fit, with which context and cache? (exit status 1: none)"
+    )
+    survey.add_argument("models", nargs="+", help="model folders, .gguf files, config.jsons, or smollm2")
+    _cards(survey)
+    survey.add_argument("--contexts", type=_tokens, nargs="+", default=[8192], metavar="TOKENS", help="8k 32k")
+    survey.add_argument("--caches", nargs="+", default=["fp16"], metavar="CACHE", help="fp16 q8 8,4")
+    survey.add_argument("--bpws", type=float, nargs="+", metavar="BITS", help="bits per weight, for a config.json alone")
+    survey.add_argument("--format", help="format, for a config.json alone")
+    survey.add_argument("--slots", type=int, default=1, help="requests at once")
+    survey.add_argument("--json", action="store_true")
 
     chat = _command(commands, "chat", _chat, "ask a server, or a model loaded here; without a message, line by line")
     chat.add_argument("message", nargs="*")
@@ -233,6 +286,13 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--temperature", type=float)
     _servers(chat, required=False)
 
+    serve = _command(commands, "serve", _serve, "these servers behind one OpenAI-compatible address")
+    _servers(serve, required=True)
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8100)
+    serve.add_argument("--serve-key-env", metavar="VARIABLE", help="holds the key that clients must show; needed beyond loopback")
+    serve.add_argument("--cors", metavar="ORIGIN", help="the one origin that browsers may come from")
+
     status = _command(commands, "status", _status, "ask servers how they are (exit status 1: not all well)")
     _servers(status, required=True)
     return parser
@@ -245,11 +305,18 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
 
 
 def _servers(command: argparse.ArgumentParser, *, required: bool) -> None:
-    command.add_argument(
-        "--url", action="append", required=required, help="an OpenAI-compatible server; may be given several times, in order"
-    )
+    command.add_argument("--url", action="append", required=required, help="a server; may be given several times, in order")
     command.add_argument("--api-key-env", metavar="VARIABLE", help="the environment variable that holds the servers' key")
     command.add_argument("--json", action="store_true")
+
+
+def _cards(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--gpus",
+        action="append",
+        metavar="NAMES",
+        help="'RTX 5090, RTX 4090'; 'name:48:960' is a card of 48 GiB and 960 GB/s; 'none'; default: this machine's",
+    )
 
 
 def _tokens(text: str) -> int:

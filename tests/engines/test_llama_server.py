@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hydra_infer.models.bundled import model_file
 from hydra_infer.engines.llama_server import LlamaServer, serve
 from hydra_infer.errors import LoadError, UnknownModel
+from hydra_infer.models.bundled import model_file
 
 pytestmark = [pytest.mark.model, pytest.mark.usefixtures("no_leaks")]
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from hydra_infer import planning
-from hydra_infer.models.bundled import model_file
 from hydra_infer.engines.engine import Engine
 from hydra_infer.engines.load import load
 from hydra_infer.errors import LoadError, StreamBroken
+from hydra_infer.models.bundled import model_file
 
 pytestmark = [pytest.mark.model, pytest.mark.usefixtures("no_leaks")]
 

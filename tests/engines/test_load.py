@@ -10,11 +10,11 @@ import synthetic
 
 from hydra_infer import planning
 from hydra_infer.engines import llama_server
-from hydra_infer.models import bundled
 from hydra_infer.engines.load import load
 from hydra_infer.errors import ConfigError, DoesNotFit, HydraError, LoadError, MissingExtra, UnknownModel
 from hydra_infer.hardware import host
 from hydra_infer.hardware.gpu import Gpu
+from hydra_infer.models import bundled
 from hydra_infer.units import Size
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

@@ -79,7 +79,8 @@ def test_the_shortage_shows_on_the_last_card() -> None:
     p = plan(LLAMA_70B, 8.0)
     assert p.devices[0].fits
     assert not p.devices[1].fits
-    assert p.why == f"needs {p.devices[1].needed} on RTX 4090, has 23.0 GiB: {Size(-p.devices[1].left)} too little"
+    shortage = f"needs {p.devices[1].needed} on RTX 4090, has 23.0 GiB: {Size(-p.devices[1].left)} too little"
+    assert p.why == f"{shortage}; bpw=5.8 fits"
 
 
 def test_the_high_end_decides() -> None:
@@ -128,7 +129,7 @@ def test_a_manual_split_is_kept_to() -> None:
     assert first.layers < plan(LLAMA_70B, 4.0).devices[0].layers
     short = plan(LLAMA_70B, 4.0, gpu_split=[20, 10])
     assert not short.fits
-    assert short.why == f"needs {short.devices[1].loaded} on RTX 4090, gpu_split allows 10.0 GiB"
+    assert short.why == f"needs {short.devices[1].loaded} on RTX 4090, gpu_split allows 10.0 GiB; gpu_split=None fits"
     assert second.layers == short.devices[1].layers
 
 
@@ -206,3 +207,13 @@ def test_published_loads_lie_within_the_bracket(
     config = shape | {"architectures": ["LlamaForCausalLM"]}
     use = plan(config, bpw, form, gpus=[Gpu("x", memory=80)], context=context, cache=cache).devices[0]
     assert use.weights + use.cache + use.overhead_range.low < mib * MIB < use.needed
+
+
+def test_exllamav2_ends_at_a_card_without_room_for_its_reserve() -> None:
+    busy = Gpu("RTX 3060", free=0.5)
+    p = plan(LLAMA_70B, 3.5, "exl2", gpus=[busy, *CARDS], split="layers", context=4096)
+    assert not p.fits
+    assert "has 512.0 MiB" in p.why
+    # ExLlamaV3 goes on to the next card; so does ExLlamaV2 from the last it needs.
+    assert plan(LLAMA_70B, 3.5, gpus=[busy, *CARDS], split="layers", context=4096).fits
+    assert plan(LLAMA_70B, 3.5, "exl2", gpus=[*CARDS, busy], split="layers", context=4096).fits

@@ -78,7 +78,7 @@ def test_several_cards_hold_several_masks() -> None:
 def test_too_large_for_the_cards() -> None:
     p = plan(LLAMA_70B, gpus=["RTX 4090"])
     assert not p.fits
-    assert p.why.endswith("too little")
+    assert p.why.endswith("too little; bpw=2.3 fits")
     with pytest.raises(ConfigError, match="no card has any memory free"):
         plan(LLAMA_70B, gpus=[Gpu("RTX 4090", free=0), Gpu("RTX 3060", free=0)])
 

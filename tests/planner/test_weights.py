@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from synthetic import LLAMA_1B, LLAMA_70B, QWEN3_235B, exl2, exl3, gguf, plain, sparse_safetensors
 
-from hydra_infer import ConfigError
+from hydra_infer import ConfigError, UnknownModel
 from hydra_infer.models.config import geometry_of
 from hydra_infer.models.folder import read_model
 from hydra_infer.models.spec import ModelSpec
 from hydra_infer.planner.weights import Weights, weigh
 from hydra_infer.units import GIB, MIB
 
+CONFIGS = Path(__file__).parents[1] / "data" / "configs"
 SMALL = LLAMA_1B | {"num_hidden_layers": 2, "vocab_size": 1024}
 
 
@@ -37,8 +39,8 @@ def test_exl3_llama_1b_has_a_head_of_its_own(tmp_path: Path) -> None:
 
 def test_exl3_mixture(tmp_path: Path) -> None:
     layer = of(exl3(tmp_path / "m", QWEN3_235B | {"num_hidden_layers": 2}, 3.0)).layers[0]
-    gate_copies = 2 * 2 * 128 * 4096  # besides the stored gate: one transposed, one in int8 halves
-    assert (layer.total - gate_copies) / 1e6 == pytest.approx(938.2, abs=0.2)
+    assert layer.total / 1e6 == pytest.approx(938.2, abs=0.2)
+    assert layer.copies == 2 * 2 * 128 * 4096  # the router once more transposed, and once in two 8-bit halves
 
 
 def test_exl2_llama_70b(tmp_path: Path) -> None:
@@ -86,18 +88,47 @@ def test_tensors_no_layer_uses_are_set_apart(tmp_path: Path) -> None:
     folder = exl3(tmp_path / "m", SMALL, 4.0)
     sparse_safetensors(folder / "vision.safetensors", [("visual.merger.weight", "F16", [1024, 1024])])
     sparse_safetensors(folder / "mtp.safetensors", [("model.layers.2.mlp.up_proj.trellis", "I16", [MIB])])
-    assert of(folder).other == 2 * MIB + 2 * MIB
+    weights = of(folder)
+    assert (weights.vision, weights.other) == (2 * MIB, 2 * MIB)
+
+
+# The linears of the towers, as exllamav3's converter stores them, and what is beside them.
+@pytest.mark.parametrize(
+    ("name", "linears", "others"),
+    [
+        ("Qwen3-VL-30B-A3B-Instruct", 404373928, 9158400),
+        ("Qwen3.5-27B", 345858448, 9103104),
+        ("gemma-3-27b-it", 835070688, 23436288 - 2 * 1152 * 5376),
+        ("gemma-4-26B-A4B", 416564220, 47447136),
+        ("made-up-Qwen2_5_VL", 5779456, 604672),
+        ("Qwen3-14B", 0, 0),
+    ],
+)
+def test_vision_towers_from_a_config_alone(name: str, linears: int, others: int) -> None:
+    path = CONFIGS / f"{name}.json"
+    geometry = geometry_of(json.loads(path.read_text()), path)
+    weights = weigh(ModelSpec(name, path, "exl3", geometry, bpw=4.0))
+    assert weights.vision == linears + others
+    assert weights.on_device - weights.vision == sum(module.weights + module.copies for module in weights.modules)
+
+
+def test_a_vision_tower_nobody_sized_is_refused() -> None:
+    path = CONFIGS / "Qwen3-14B.json"
+    config = json.loads(path.read_text()) | {"architectures": ["Glm4vForConditionalGeneration"]}
+    config["text_config"], config["vision_config"] = dict(config), {"hidden_size": 1536}
+    with pytest.raises(UnknownModel, match="the vision tower of 'Glm4vForConditionalGeneration'"):
+        geometry_of(config, path)
 
 
 def test_weights_that_are_not_this_model(tmp_path: Path) -> None:
     folder = exl3(tmp_path / "m", SMALL | {"num_hidden_layers": 1}, 4.0)
     geometry = geometry_of(SMALL, folder)
     tensors = read_model(folder).tensors
-    with pytest.raises(ConfigError, match="no weights for layer 1"):
+    with pytest.raises(ConfigError, match="no weights for model.layers.1.self_attn.q_proj"):
         weigh(ModelSpec("m", folder, "exl3", geometry, tensors))
     headless = {name: tensor for name, tensor in tensors.items() if not name.startswith("lm_head")}
     untied = geometry_of(SMALL | {"num_hidden_layers": 1, "tie_word_embeddings": False}, folder)
-    with pytest.raises(ConfigError, match="no output head"):
+    with pytest.raises(ConfigError, match="no weights for lm_head"):
         weigh(ModelSpec("m", folder, "exl3", untied, headless))
     rootless = {name: tensor for name, tensor in tensors.items() if "embed" not in name}
     with pytest.raises(ConfigError, match="no weights for the embedding"):

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from ..errors import ConfigError, LoadError, MissingExtra, UnknownModel
+from ..models.bundled import model_file, model_name
 from ..planner.cache import rate_of
 from ..units import Size, parse_tokens
-from ..models.bundled import model_file, model_name
 from .machine import physical_cores, resident_memory
 from .progress import quiet, reporting
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import planning
-from ..errors import ConfigError, LoadError
+from ..errors import ConfigError, IncompatibleDraft, LoadError
+from ..models.bundled import model_file, model_name
 from ..models.folder import read_model
 from ..planner.report import Plan
 from ..units import parse_tokens
-from ..models.bundled import model_file, model_name
 from .progress import reporting
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def load(
     A Plan brings its own settings, and is made again with the memory that is free now. `progress` is a function
     (fraction, message), False for none, None for a bar where somebody can see it.
 
-    Raises UnknownModel, ConfigError, DoesNotFit, MissingExtra (with the pip command), LoadError (with the engine's words).
+    Raises UnknownModel, ConfigError, DoesNotFit, IncompatibleDraft (of a Plan), MissingExtra (with the pip command), LoadError
+    (with the engine's words).
     """
     _check_engine(engine)
     device = {"gpus": gpus, "split": split, "gpu_split": gpu_split, "reserve": reserve}
@@ -62,6 +63,10 @@ def load(
         device = {"gpus": asked.gpus, "split": asked.split, "gpu_split": asked.gpu_split, "reserve": asked.reserve}
         context, cache, slots, engine = asked.context, asked.rate.name, asked.slots, asked.engine
         model = asked.spec.path
+        if asked.drafter is not None:
+            if asked.drafter.problem is not None:
+                raise IncompatibleDraft(asked.drafter.problem, hint="another draft, or none: p.replan(draft=None)")
+            draft, draft_tokens = asked.drafter.kind, asked.drafter.tokens
     device |= {"draft": draft, "draft_tokens": draft_tokens}
     if _means_echo(model, engine):
         from .echo import echo

@@ -45,3 +45,23 @@ class Fields:
         if not isinstance(value, bool):
             raise self.fail(field, f"is {str(value)[:40]!r}, not true or false")
         return value
+
+    def natural(self, field: str, default: int, most: int = MAX_WIDTH) -> int:
+        """The same as count, with 0 allowed."""
+        value = self.values.get(field, default)
+        return 0 if type(value) is int and value == 0 else self.count(field, default, most)
+
+    def number(self, field: str, most: float = MAX_WIDTH) -> float:
+        """A number above 0 and up to `most`, whole or not."""
+        value = self.values.get(field)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+            raise self.fail(field, f"is {str(value)[:40]!r}, not a number up to {most}")
+        return float(value)
+
+    def word(self, field: str, index: int, allowed: tuple[str, ...]) -> str:
+        """Entry `index` of a list of words, one of those `allowed`."""
+        values = self.values.get(field)
+        value = values[index] if isinstance(values, list) and index < len(values) else None
+        if not isinstance(value, str) or value not in allowed:
+            raise self.fail(field, f"has {str(value)[:40]!r} for layer {index}, not one of {', '.join(allowed)}")
+        return value

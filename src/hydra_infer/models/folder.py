@@ -61,8 +61,8 @@ def _read_folder(folder: Path, bpw: float | None, form: str | None) -> ModelSpec
         return _imagine(folder / "config.json", bpw, form)
     _refuse_bpw(folder, bpw)
     values = read_object(folder / "config.json", MAX_CONFIG)
-    geometry = config.geometry_of(values, folder / "config.json")
     tensors = _read_shards(folder, shards)
+    geometry = config.geometry_of(values, folder / "config.json", tensors)
     kind = _format_of(folder, tensors, config.quantization_of(values, folder / "config.json"))
     return ModelSpec(folder.resolve().name, folder, kind, geometry, tensors)
 

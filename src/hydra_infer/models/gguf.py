@@ -129,7 +129,9 @@ class _Cursor:
 def _header(cursor: _Cursor) -> GgufHeader:
     magic = cursor.take(min(4, cursor.size), "the magic")
     if magic != b"GGUF":
-        raise cursor.fail(f"not a GGUF file: it begins with {magic!r}, not b'GGUF'", hint="give a .gguf file, or a model's folder")
+        raise cursor.fail(
+            f"not a GGUF file: it begins with {magic!r}, not b'GGUF'", hint="give a .gguf file, or a model's folder"
+        )
     version = int(cursor.number("I", "the version"))
     if version not in (2, 3):
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in (2, 3)

@@ -29,7 +29,7 @@ def read_object(path: Path, limit: int) -> JsonDict:
 def parse_object(text: bytes, where: str) -> JsonDict:
     """The JSON object in `text`; `where` is named in errors."""
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant)
     except RecursionError:
         raise ConfigError(f"{where} nests too deeply") from None
     except ValueError as error:  # bad UTF-8, bad JSON, a number of thousands of digits, and the two refusals below
@@ -47,5 +47,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> JsonDict:
     return value
 
 
-def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is not a JSON number")
+def _constant(word: str) -> float:
+    """Infinity is no JSON either, but Nemotron-H's own config.json has it, in a field nobody here reads."""
+    if word == "NaN":
+        raise ValueError(f"{word} is not a JSON number")
+    return float(word)

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..models.bundled import model_file
 from ..engines.llama_server import LlamaServer
 from ..hardware.nvml import gpus
+from ..models.bundled import model_file
 from ..planning import plan
 from ..router import Router
 from ..routing.backend import Backend

@@ -1,7 +1,8 @@
 """How many bytes the keys and values of a context take, for each engine's ways to store them.
 
 Sources: exllamav3 1.6.5 cache/fp16.py and cache/quant.py (2 to 8 bits and one fp16 scale per 32 elements), exllamav2
-0.3.2 cache.py (its Q6 is 8-bit keys with 4-bit values), llama.cpp's cache types, which are ggml types.
+0.3.2 cache.py (its Q6 is 8-bit keys with 4-bit values), llama.cpp's cache types, which are ggml types. Latent attention:
+exllamav3's cache/mla.py; compressed attention: its cache/dsa.py.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError
 from ..models.gguf import TYPES
+from ..models.spec import Attention, Compressed, Latent, Mixer
 from ..units import Size
 
-__all__ = ["PAGE", "CacheRate", "pages", "rate_of"]
+__all__ = ["PAGE", "CacheRate", "cache_bytes", "pages", "rate_of"]
 
 # Tokens per page: exllamav3's PAGE_SIZE, the paged attention of exllamav2, and what llama.cpp rounds n_ctx up to.
 PAGE = 256
@@ -50,6 +52,35 @@ class CacheRate:
 def pages(tokens: int) -> int:
     """Tokens rounded up to whole pages."""
     return -(-tokens // PAGE) * PAGE
+
+
+def cache_bytes(mixer: Mixer | None, rate: CacheRate, tokens: int) -> Size:
+    """Bytes one layer's pages take for `tokens` tokens; 0 for layers that keep a fixed state instead (state.py)."""
+    if isinstance(mixer, Latent):
+        return _latent_bytes(mixer, rate, tokens)
+    if isinstance(mixer, Compressed) and mixer.rate:
+        return _compressed_bytes(mixer, rate, tokens)
+    if isinstance(mixer, Attention) and not mixer.ring:
+        return rate.nbytes(mixer.kv_width, tokens)
+    return Size(0)
+
+
+def _latent_bytes(mixer: Latent, rate: CacheRate, tokens: int) -> Size:
+    """The latent at the rate of keys, the rotary key and the indexer's keys always in 16 bit."""
+    latent = mixer.kv_rank * round(2 * rate.k_bits) * tokens // 16
+    plain = mixer.rope_dim
+    if mixer.indexer is not None:
+        plain += mixer.indexer.head_dim
+        if mixer.indexer.pool:
+            plain += mixer.indexer.head_dim // mixer.indexer.pool
+    return Size(latent + 2 * plain * tokens)
+
+
+def _compressed_bytes(mixer: Compressed, rate: CacheRate, tokens: int) -> Size:
+    """An entry per window: what is not rotary at the rate of keys, the rest and the indexer's key always in 16 bit."""
+    latent, plain = mixer.head_dim - mixer.rope_dim, mixer.rope_dim
+    plain += mixer.indexer.head_dim if mixer.indexer is not None else 0
+    return Size(tokens // mixer.rate * (latent * round(2 * rate.k_bits) // 16 + 2 * plain))
 
 
 def rate_of(cache: str, form: str) -> CacheRate:

@@ -6,11 +6,15 @@ import math
 from dataclasses import replace
 
 from ..errors import UnknownModel
+from ..models.architectures import KNOWN_TO_EXLLAMAV3
 from ..units import GIB, MIB, Size
-from . import overhead, transient
-from .cache import pages
+from . import overhead, parallel, transient
+from .cache import cache_bytes, pages
+from .device_map import device_map
 from .place import Piece, Pile, fill
 from .request import Request
+from .speed import speed
+from .state import state_bytes
 from .usage import DeviceUse, HostUse, Outcome
 
 __all__ = ["lay_out"]
@@ -41,17 +45,45 @@ V2_ARCHITECTURES = {
 
 
 def lay_out(request: Request) -> Outcome:
-    """Where everything lies. "auto" takes the fastest single card that holds it all, else the loader's own order.
+    """Where everything lies. "auto" takes the fastest single card that holds it all, else the faster split that fits.
 
-    Raises UnknownModel for an architecture the engine does not load.
+    Raises UnknownModel for an architecture the engine does not load, ConfigError for one it cannot split as asked.
     """
     _refuse_unknown(request)
+    if request.split == "tensor":
+        return _tensor(request)
     tokens, pieces = _tokens(request), _pieces(request)
     if request.split != "layers":
         outcome = _single(request, pieces)
         if request.split == "single" or outcome.fits or len(request.gpus) == 1:
             return replace(outcome, host=_host(request), cache_tokens=tokens)
-    return replace(_layers(request, pieces), host=_host(request), cache_tokens=tokens)
+    layers = replace(_layers(request, pieces), host=_host(request), cache_tokens=tokens)
+    return layers if request.split == "layers" else _faster(request, layers)
+
+
+def _tensor(request: Request) -> Outcome:
+    history = request.drafter.tokens if request.drafter else 0
+    kept = [_reserve(request, index) for index in range(len(request.gpus))]
+    return parallel.lay_out(request, tokens=_tokens(request), rows=_rows(request), kept=kept, history=history)
+
+
+def _faster(request: Request, layers: Outcome) -> Outcome:
+    """The tensor split where the engine does it, it fits, and the layer split does not or is known to be slower.
+
+    Known is what measurements of this engine and these cards say; an assumed efficiency does not change the loader's default.
+    """
+    if _is_v2(request) or parallel.refusal(request) is not None:
+        return layers
+    theirs = speed(request, layers)
+    if layers.fits and not theirs.judged:
+        return layers  # before the recurrence of a tensor split, which takes ten times as long as all the rest
+    tensor = _tensor(request)
+    if not tensor.fits or not layers.fits:
+        return tensor if tensor.fits else layers
+    ours = speed(request, tensor)
+    if not (ours.judged and ours.decode_tps and theirs.decode_tps):
+        return layers
+    return tensor if ours.decode_tps[1] > theirs.decode_tps[1] else layers
 
 
 def _is_v2(request: Request) -> bool:
@@ -60,7 +92,7 @@ def _is_v2(request: Request) -> bool:
 
 def _refuse_unknown(request: Request) -> None:
     architecture = request.spec.geometry.architecture
-    known = V2_ARCHITECTURES if _is_v2(request) else transient.INTERMEDIATE_BYTES
+    known = V2_ARCHITECTURES if _is_v2(request) else KNOWN_TO_EXLLAMAV3
     if architecture not in known:
         raise UnknownModel(f"{'exllamav2' if _is_v2(request) else 'exllamav3'} does not load {architecture!r}")
 
@@ -81,15 +113,16 @@ def _rows(request: Request) -> int:
 def _pieces(request: Request) -> list[Piece]:
     geometry, rate, rows, tokens = request.spec.geometry, request.rate, _rows(request), _tokens(request)
     quantised = request.spec.format == "exl3"
-    pieces: list[Piece] = []
+    pieces = [Piece(request.weights.vision)] if request.weights.vision else []
     scratch = transient.exllamav2(geometry, rows, rate, tokens) if _is_v2(request) else Size(0)
     for layer, loaded in zip(geometry.layers, request.weights.layers, strict=True):
-        cache = rate.nbytes(layer.attention.kv_width, tokens)
+        cache = cache_bytes(layer.attention, rate, tokens)
         if _is_v2(request):
             pieces += [Piece(loaded.attention, cache, scratch, 1), Piece(loaded.mlp, transient=scratch)]
         else:
             peak = transient.exllamav3_layer(geometry, layer, rows, rate, quantised)
-            pieces.append(Piece(loaded.total, cache, peak, 1))
+            state = state_bytes(layer.attention, request.slots, request.drafter.tokens if request.drafter else 0)
+            pieces.append(Piece(Size(loaded.total + loaded.copies), cache, peak, 1, state))
     last = scratch if _is_v2(request) else transient.exllamav3_head(geometry, rows)
     return [*pieces, Piece(request.weights.norm, transient=last), Piece(request.weights.head, transient=last)]
 
@@ -106,6 +139,7 @@ def _device(request: Request, index: int, pile: Pile, reserve: Size, allowed: Si
         gpu,
         weights=pile.weights,
         cache=pile.cache,
+        state=pile.state,
         transient=pile.transient,
         overhead_range=extra,
         reserve=reserve,
@@ -129,10 +163,12 @@ def _single(request: Request, pieces: list[Piece]) -> Outcome:
 
 def _layers(request: Request, pieces: list[Piece]) -> Outcome:
     """The loader's autosplit, or its manual split. Overheads are taken at their high end."""
+    if _is_v2(request) and request.gpu_split is not None:
+        return _mapped(request, pieces, request.gpu_split)
     reserves = [_kept(request, index) for index in range(len(request.gpus))]
     # One piece stands for any: overhead does not depend on what lies there, only on the card being used at all.
-    extras = [_device(request, i, Pile(weights=Size(1)), Size(0)).overhead for i in range(len(request.gpus))]
-    rooms = [gpu.free - extra - kept for gpu, extra, kept in zip(request.gpus, extras, reserves, strict=True)]
+    empty = [replace(_device(request, i, Pile(weights=Size(1)), kept), weights=Size(0)) for i, kept in enumerate(reserves)]
+    rooms = [int(use.left - use.reserve) for use in empty]
     allowed: list[Size | None] = [None] * len(rooms)
     active = list(range(len(rooms)))
     if request.gpu_split is not None:
@@ -142,7 +178,28 @@ def _layers(request: Request, pieces: list[Piece]) -> Outcome:
             rooms[index] = min(rooms[index], request.gpu_split[index])
     piles = dict(zip(active, fill(pieces, [rooms[i] for i in active]), strict=True))
     devices = [_device(request, i, piles.get(i, Pile()), reserves[i], allowed[i]) for i in range(len(rooms))]
+    if _is_v2(request):
+        devices = _touched(devices, rooms, empty)
     return Outcome("layers", tuple(devices), HostUse(), 0, _to_paste(request, devices))
+
+
+def _touched(devices: list[DeviceUse], rooms: list[int], empty: list[DeviceUse]) -> list[DeviceUse]:
+    """ExLlamaV2 allocates its reserve on every card it comes to, and ends where that fails instead of going on to the next."""
+    last = max(index for index, use in enumerate(devices) if use.used)
+    return [empty[index] if index < last and not use.used and rooms[index] < 0 else use for index, use in enumerate(devices)]
+
+
+def _mapped(request: Request, pieces: list[Piece], split: tuple[Size, ...]) -> Outcome:
+    """ExLlamaV2's manual split: where it puts the modules by its own count, and what they and the cache take there."""
+    rows, tokens = _rows(request), _tokens(request)
+    cards, enough = device_map(request.spec.geometry, request.weights, split, rows=rows, tokens=tokens)
+    piles = [Pile() for _ in request.gpus]
+    for piece, card in zip(pieces, cards, strict=True):
+        piles[card] = piles[card].plus(piece)
+    # The cache is not in its count, so only a card it found too small is held to what it was granted.
+    allowed = [None if enough or index != len(split) - 1 else split[index] for index in range(len(piles))]
+    devices = [_device(request, index, pile, Size(0), allowed[index]) for index, pile in enumerate(piles)]
+    return Outcome("layers", tuple(devices), HostUse(), 0, tuple(size.gib for size in split))
 
 
 def _kept(request: Request, index: int) -> Size:
@@ -152,10 +209,14 @@ def _kept(request: Request, index: int) -> Size:
     if _is_v2(request):
         default = (TABBY_RESERVE if index == 0 else Size(0)) if tabby else V2_RESERVE[min(index, 1)]
         return Size((default if asked is None else asked) + V2_MARGIN)
-    if request.gpu_split is not None:
-        return V3_MARGIN
-    default = TABBY_RESERVE if tabby and index == 0 else V3_RESERVE
-    return max(V3_MARGIN, default if asked is None else asked)
+    return V3_MARGIN if request.gpu_split is not None else max(V3_MARGIN, _reserve(request, index))
+
+
+def _reserve(request: Request, index: int) -> Size:
+    """exllamav3's reserve_per_device on one card."""
+    asked = request.reserved(index)
+    default = TABBY_RESERVE if request.engine == "tabby" and index == 0 else V3_RESERVE
+    return default if asked is None else asked
 
 
 def _to_paste(request: Request, devices: list[DeviceUse]) -> tuple[float, ...] | None:

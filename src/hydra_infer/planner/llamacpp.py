@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import ConfigError, UnknownModel
+from ..models.spec import Attention, Layer
 from ..units import MIB, Size
 from . import overhead, transient
-from .cache import pages
+from .cache import cache_bytes, pages
 from .place import Piece, Pile, fill, share
 from .request import Request
+from .state import llamacpp_state
 from .usage import DeviceUse, HostUse, Outcome
 
 __all__ = ["lay_out"]
@@ -37,7 +39,7 @@ def lay_out(request: Request) -> Outcome:
         return Outcome("cpu", (), _on_cpu(request, per_slot, tokens), tokens)
     geometry, rate = request.spec.geometry, request.rate
     pieces = [
-        Piece(loaded.total, rate.nbytes(layer.attention.kv_width, tokens), layers=1)
+        Piece(loaded.total, cache_bytes(layer.attention, rate, tokens), layers=1, state=_state(request, layer))
         for layer, loaded in zip(geometry.layers, weights.layers, strict=True)
     ]
     pieces.append(Piece(Size(weights.norm + weights.head)))
@@ -48,13 +50,21 @@ def lay_out(request: Request) -> Outcome:
 
 def _check(request: Request) -> None:
     for layer in request.spec.geometry.layers:
-        if layer.attention.window is not None:
+        attention = layer.attention
+        if not isinstance(attention, Attention):
+            continue
+        if attention.window is not None:
             raise UnknownModel(f"{request.spec.path}: layers with a sliding window are not covered yet for gguf")
-        if layer.attention.head_dim % request.rate.block:
+        if attention.head_dim % request.rate.block:
             raise ConfigError(
-                f"cache={request.rate.name!r} stores blocks of {request.rate.block}, heads have {layer.attention.head_dim}",
+                f"cache={request.rate.name!r} stores blocks of {request.rate.block}, heads have {attention.head_dim}",
                 hint="cache='f16' fits any head",
             )
+
+
+def _state(request: Request, layer: Layer) -> Size:
+    drafted = request.drafter.tokens if request.drafter else 0
+    return llamacpp_state(layer.attention, request.slots, drafted)
 
 
 def _rows(request: Request) -> int:
@@ -67,7 +77,7 @@ def _on_cpu(request: Request, per_slot: int, tokens: int) -> HostUse:
     head = Size(0) if geometry.tied else weights.head
     return HostUse(
         weights=Size(weights.embedding + sum(layer.total for layer in weights.layers) + weights.norm + head),
-        cache=Size(sum(request.rate.nbytes(layer.attention.kv_width, tokens) for layer in geometry.layers)),
+        cache=Size(sum(cache_bytes(each.attention, request.rate, tokens) + _state(request, each) for each in geometry.layers)),
         transient=transient.llamacpp(geometry, _rows(request), request.slots, per_slot, request.rate, on_gpu=False),
         overhead_range=overhead.llamacpp_host(),
         available=request.ram,
@@ -105,6 +115,7 @@ def _device(request: Request, index: int, pile: Pile, per_slot: int, copies: int
         gpu,
         weights=pile.weights,
         cache=pile.cache,
+        state=pile.state,
         transient=Size(working + (copies - 1) * rows * per_slot * 2),
         overhead_range=overhead.llamacpp_gpu(gpu),
         reserve=MARGIN if asked is None else asked,

@@ -15,22 +15,24 @@ __all__ = ["Piece", "Pile", "fill", "share"]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is loaded in one go: its weights, its part of the cache, and the working memory of its forward pass."""
+    """What is loaded in one go: its weights, its part of the cache, the working memory of its forward pass, its states."""
 
     weights: Size
     cache: Size = ZERO
     transient: Size = ZERO
     layers: int = 0
+    state: Size = ZERO
 
 
 @dataclass(frozen=True, slots=True)
 class Pile:
-    """The pieces that lie on one card: weights and cache add up, of the transients only the largest counts."""
+    """The pieces that lie on one card: weights, cache and states add up, of the transients only the largest counts."""
 
     weights: Size = ZERO
     cache: Size = ZERO
     transient: Size = ZERO
     layers: int = 0
+    state: Size = ZERO
 
     def plus(self, piece: Piece) -> Pile:
         return Pile(
@@ -38,11 +40,12 @@ class Pile:
             Size(self.cache + piece.cache),
             max(self.transient, piece.transient),
             self.layers + piece.layers,
+            Size(self.state + piece.state),
         )
 
     @property
     def total(self) -> Size:
-        return Size(self.weights + self.cache + self.transient)
+        return Size(self.weights + self.cache + self.transient + self.state)
 
 
 def fill(pieces: Sequence[Piece], rooms: Sequence[int]) -> list[Pile]:

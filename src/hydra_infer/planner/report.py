@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ..errors import ConfigError, DoesNotFit
 from ..units import Size
-from . import exllama, llamacpp, picture
+from . import draft_room, exllama, llamacpp, options, picture, tabby, verdict
 from .cache import PAGE, pages
+from .cpu_experts import CpuExperts, cpu_experts
+from .draft import Draft, judge
 from .request import Request
+from .solver import largest
+from .speed import Speed, speed
+from .suggest import Suggestion, better_split, suggestions
 from .usage import DeviceUse, HostUse, Outcome
 
 __all__ = ["Plan"]
@@ -36,7 +42,7 @@ class Plan:
     def of(cls, request: Request) -> Plan:
         """The plan for a checked request."""
         lay_out = llamacpp.lay_out if request.spec.format == "gguf" else exllama.lay_out
-        return cls(request, lay_out(request))
+        return cls(request, draft_room.lay_out(request, lay_out))
 
     # ---- the answer --------------------------------------------------------------------------------------------------
 
@@ -46,20 +52,12 @@ class Plan:
 
     @property
     def why(self) -> str:
-        """One sentence: what decides."""
-        short = [device for device in self.devices if not device.fits]
-        if not self.host_use.fits:
-            return f"needs {self.host} of system RAM, {self.host_use.available} are available"
-        if short:
-            return "; ".join(_shortage(device) for device in short)
-        if not self.devices:
-            return f"fits in system RAM: needs {self.host}" + _of(self.host_use.available)
-        used = ", ".join(f"{use.gpu.name} {use.needed} of {use.free}" for use in self.devices if use.used)
-        return f"fits: {used}"
+        """One sentence: what decides and, where it does not fit, what would help."""
+        return verdict.why(self)
 
     @property
     def split(self) -> str:
-        """ "single" (one card), "layers" (one card after the other) or "cpu" (no card)."""
+        """ "single" (one card), "layers" (one card after the other), "tensor" (all at once) or "cpu" (no card)."""
         return self.outcome.split
 
     @property
@@ -99,19 +97,39 @@ class Plan:
 
         No longer than the model was trained for. Searched when asked for: some 20 plans.
         """
-        low, high = 0, (self.request.spec.geometry.trained_context or UNTRAINED_LIMIT) // PAGE
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.replan(context=middle * PAGE).fits:
-                low = middle
-            else:
-                high = middle - 1
-        return low * PAGE
+        limit = (self.request.spec.geometry.trained_context or UNTRAINED_LIMIT) // PAGE
+        return (largest(lambda count: self.replan(context=count * PAGE).fits, 1, limit) or 0) * PAGE
+
+    @property
+    def suggestions(self) -> tuple[Suggestion, ...]:
+        """What to change so that it fits, cheapest first, each with the plan that it gives; empty where nothing helps.
+
+        Searched when asked for: some tens of plans.
+        """
+        return tuple(suggestions(self))
+
+    def better_split(self) -> Suggestion | None:
+        """The `gpu_split` that reads fastest and fits, None where the loader's own order is as good; says what it gains."""
+        return better_split(self)
+
+    def cpu_experts(self) -> CpuExperts | None:
+        """How many layers' experts in system RAM would make a mixture fit; None where that is no question or no help."""
+        return cpu_experts(self)
+
+    @property
+    def speed(self) -> Speed:
+        """Decoding: .decode_tps is (low, likely, high) tokens per second of one stream, without a draft."""
+        return speed(self.request, self.outcome)
+
+    @property
+    def draft(self) -> Draft | None:
+        """Whether the draft asked for is valid, fits and pays; None where none was."""
+        return judge(self.request, self.outcome)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the numbers rest on that may not be so."""
-        return tuple(_warnings(self))
+        return tuple(verdict.warnings(self))
 
     # ---- what to do with it ------------------------------------------------------------------------------------------
 
@@ -127,7 +145,7 @@ class Plan:
             asked.update(gpu_split=None)
         elif asked["gpu_split"] is not None:
             asked.update(split="auto")
-        unknown = sorted(changes.keys() - asked.keys() - {"draft", "draft_tokens"})
+        unknown = sorted(changes.keys() - asked.keys())
         if unknown:
             raise ConfigError(f"replan has no argument {unknown[0]!r}", hint=f"it has {', '.join(sorted(asked))}")
         same = self.request
@@ -137,11 +155,22 @@ class Plan:
         """Itself where it fits, else DoesNotFit carrying it."""
         if not self.fits:
             raise DoesNotFit(
-                f"{self.request.spec.name} does not fit: {self.why}",
-                hint="try a smaller context or cache, fewer bits per weight, or another card",
+                f"{self.request.spec.name} does not fit: {verdict.verdict(self)}",
+                hint=_hint(self),
                 plan=self,
             )
         return self
+
+    def tabby_config(self) -> str:
+        """TabbyAPI's config.yml for what was counted, with the chunk it needs beyond the context; cards in comments.
+
+        Raises ConfigError for GGUF, DoesNotFit where it does not fit with that chunk.
+        """
+        return tabby.tabby_config(self)
+
+    def engine_options(self) -> dict[str, Any]:
+        """What to hand to the engine itself, by the engine's own argument names, so that it does what was counted."""
+        return options.engine_options(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; keys of sizes end in _bytes."""
@@ -161,6 +190,8 @@ class Plan:
             "gpu_split": self.gpu_split,
             "fits": self.fits,
             "why": self.why,
+            "speed": self.speed.to_dict(),
+            "draft": None if self.draft is None else self.draft.to_dict(),
             "devices": [_device_dict(device) for device in self.devices],
             "host": {
                 **{f"{term}_bytes": int(getattr(host, term)) for term in _HOST_TERMS},
@@ -186,26 +217,21 @@ class Plan:
         rows.append(["system RAM", *(known.get(term, "") for term in terms)])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-        return "\n".join([title, *table, self.why, *(f"note: {warning}" for warning in self.warnings)])
+        said = [self.why, *verdict.remarks(self)]
+        return "\n".join([title, *table, *said, *(f"note: {warning}" for warning in self.warnings)])
 
     def __repr__(self) -> str:
-        return f"<Plan {self.request.spec.name}: {self.why}>"
+        return f"<Plan {self.request.spec.name}: {verdict.verdict(self)}>"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/plain": str(self), "text/html": picture.html(str(self), self.devices)}
+        return {"text/plain": str(self), "text/html": picture.html(self)}
 
 
-def _of(available: Size | None) -> str:
-    return "" if available is None else f" of {available}"
-
-
-def _shortage(use: DeviceUse) -> str:
-    if use.allowed is not None and use.loaded > use.allowed:
-        return f"needs {use.loaded} on {use.gpu.name}, gpu_split allows {use.allowed}"
-    text = f"needs {use.needed} on {use.gpu.name}, has {use.free}"
-    if use.left >= 0:
-        return f"{text}, of which {use.reserve} must stay free: {Size(use.reserve - use.left)} too little"
-    return f"{text}: {Size(-use.left)} too little"
+def _hint(plan: Plan) -> str:
+    """The two cheapest remedies."""
+    remedies = [remedy.why for remedy in islice(suggestions(plan), 2)]
+    remedies += [moved.why] if not remedies and (moved := plan.cpu_experts()) else []
+    return ", or ".join(remedies) or "another card, or a smaller model"
 
 
 def _device_dict(use: DeviceUse) -> dict[str, Any]:
@@ -222,26 +248,3 @@ def _device_dict(use: DeviceUse) -> dict[str, Any]:
         "reserve_bytes": int(use.reserve),
         "allowed_bytes": None if use.allowed is None else int(use.allowed),
     }
-
-
-def _warnings(plan: Plan) -> list[str]:
-    request, spec = plan.request, plan.request.spec
-    found = []
-    trained = spec.geometry.trained_context
-    if trained is not None and request.context > trained:
-        found.append(f"context {request.context} is beyond the {trained} tokens the model was trained for")
-    if not spec.tensors:
-        found.append(f"weights are computed from config.json at {spec.bpw:g} bits per weight: there are no files to read")
-    elif other := request.weights.other:
-        found.append(f"{other} in the files are not counted: no layer of the text model uses them")
-    for use in plan.devices:
-        holders = ", ".join(
-            f"{process.name} (pid {process.pid}){'' if process.used is None else f' {process.used}'}"
-            for process in use.gpu.processes
-        )
-        if holders:
-            found.append(f"{use.gpu.name} is in use: {holders}")
-    assumed = [use.gpu.name for use in plan.devices if use.gpu.assumed]
-    if assumed:
-        found.append(f"free memory is assumed, not measured: {', '.join(assumed)}")
-    return found

@@ -12,6 +12,7 @@ from ..hardware.gpu import Gpu
 from ..models.spec import ModelSpec
 from ..units import Size, gib, parse_tokens
 from .cache import CacheRate, rate_of
+from .drafter import Drafter, drafter_of
 from .weights import Weights, weigh
 
 __all__ = ["ENGINES", "Request", "cards_of"]
@@ -52,6 +53,7 @@ class Request:
     reserve: tuple[Size, ...] | None
     slots: int
     chunk: int
+    drafter: Drafter | None = None
 
     @classmethod
     def of(
@@ -73,8 +75,6 @@ class Request:
         engine: str | None = None,
     ) -> Request:
         """Check every argument as a user gives it (sizes in GiB). Raises ConfigError naming argument and value."""
-        if draft is not None or draft_tokens is not None:
-            raise ConfigError(f"draft={draft!r} is not planned yet", hint="leave draft= and draft_tokens= out")
         cards = cards_of(gpus)
         known = ENGINES[spec.format]
         engine = known[0] if engine in (None, "auto") else engine
@@ -84,6 +84,9 @@ class Request:
             raise ConfigError(
                 f"{engine} needs an NVIDIA card, and there is none here", hint="name those to plan for: gpus=['RTX 4090']"
             )
+        drafter = drafter_of(draft, draft_tokens, spec)
+        if drafter is not None and not cards:
+            raise ConfigError("a draft in system RAM is not planned yet", hint="leave draft= out, or name cards")
         return cls(
             spec=spec,
             weights=weigh(spec) if weights is None else weights,
@@ -92,11 +95,12 @@ class Request:
             engine=engine,
             context=_count(parse_tokens(context), "context", MOST_TOKENS),
             rate=rate_of(cache, spec.format),
-            split=_split(split, cards, gpu_split),
-            gpu_split=_gpu_split(gpu_split, cards, reserve, spec.format),
+            split=_split(split, cards, gpu_split, spec.format),
+            gpu_split=_gpu_split(gpu_split, cards, reserve),
             reserve=_reserve(reserve, cards),
             slots=_count(slots, "slots", MOST_SLOTS),
             chunk=_count(chunk, "chunk", MOST_TOKENS),
+            drafter=drafter,
         )
 
     def arguments(self) -> dict[str, Any]:
@@ -111,6 +115,8 @@ class Request:
             "slots": self.slots,
             "chunk": self.chunk,
             "engine": self.engine,
+            "draft": self.drafter,
+            "draft_tokens": None,  # the drafter knows
         }
 
     def reserved(self, index: int) -> Size | None:
@@ -119,12 +125,26 @@ class Request:
 
 
 def cards_of(gpus: str | Gpu | Iterable[str | Gpu]) -> tuple[Gpu, ...]:
-    """The cards meant by names and Gpus; a single one is a list of one. Raises UnknownGpu, and ConfigError for others."""
+    """The cards meant by names and Gpus; a single one is a list of one.
+
+    "name:48:960" is a card of 48 GiB and 960 GB/s. Raises UnknownGpu, and ConfigError for anything else.
+    """
     listed = [gpus] if isinstance(gpus, str | Gpu) else list(gpus)
     for card in listed:
         if not isinstance(card, str | Gpu):
             raise ConfigError(f"gpus has {card!r}, which is neither a name nor a Gpu", hint="for example ['RTX 4090']")
-    return tuple(Gpu(card) if isinstance(card, str) else card for card in listed)
+    return tuple(_named(card) if isinstance(card, str) else card for card in listed)
+
+
+def _named(name: str) -> Gpu:
+    first, *sizes = name.split(":")
+    if not sizes:
+        return Gpu(name)
+    try:
+        memory, bandwidth = (float(size) for size in sizes)
+    except ValueError:
+        raise ConfigError(f"gpus has {name!r}", hint="a card by hand is name:GiB:GB/s, for example 'mine:48:960'") from None
+    return Gpu(first, memory=memory, bandwidth=bandwidth)
 
 
 def _count(value: Any, name: str, most: int) -> int:
@@ -133,23 +153,21 @@ def _count(value: Any, name: str, most: int) -> int:
     return value
 
 
-def _split(split: str, cards: tuple[Gpu, ...], gpu_split: Sequence[float] | None) -> str:
+def _split(split: str, cards: tuple[Gpu, ...], gpu_split: Sequence[float] | None, form: str) -> str:
     if split not in SPLITS:
         raise ConfigError(f"split={split!r} is not known", hint=f"one of {', '.join(SPLITS)}")
-    if split == "tensor":
-        raise ConfigError("split='tensor' is not planned yet", hint="split='layers' is")
+    if split == "tensor" and form in ("exl2", "gguf"):
+        raise ConfigError(f"split='tensor' is not planned yet for {form}", hint="split='layers' is")
     if split != "auto" and not cards:
         raise ConfigError(f"split={split!r} needs a card, and there is none", hint="leave split= out")
     if gpu_split is not None and split == "single":
         raise ConfigError("gpu_split and split='single' exclude each other", hint="leave one of them out")
-    return "layers" if gpu_split is not None else split
+    return "layers" if gpu_split is not None and split != "tensor" else split
 
 
-def _gpu_split(values: Sequence[float] | None, cards: tuple[Gpu, ...], reserve: object, form: str) -> tuple[Size, ...] | None:
+def _gpu_split(values: Sequence[float] | None, cards: tuple[Gpu, ...], reserve: object) -> tuple[Size, ...] | None:
     if values is None:
         return None
-    if form == "exl2":
-        raise ConfigError("gpu_split for exl2 is not planned yet", hint="its autosplit is: leave gpu_split= out")
     if reserve is not None:
         raise ConfigError("gpu_split and reserve exclude each other: the loader takes one of them")
     sizes = tuple(gib(value, f"gpu_split[{index}]") for index, value in enumerate(values))

@@ -5,7 +5,7 @@ Only the peak matters; the memory comes back after the pass. `rows` is the numbe
 
 from __future__ import annotations
 
-from ..models.spec import Attention, Geometry, Layer, Mlp
+from ..models.spec import Attention, Compressed, Geometry, Latent, Layer, Mixer, Mlp, Recurrent, ShortConv
 from ..units import MIB, Size
 from .cache import PAGE, CacheRate
 
@@ -18,21 +18,6 @@ SLICE_COLUMNS = 32768
 # rows of one tile of its fp32 accumulator (modules/attn.py, autosplit_extra_measure).
 STAGING_PAGES = 256
 TILE_ROWS = 128
-
-# Bytes per column of the feed-forward block and token in exllamav3: gate, up and, unless both are fp16, the activation
-# (architecture/*.py set interm_dtype: fp32 4+4+2, fp16 2+2, unset 2+2+2).
-INTERMEDIATE_BYTES = {
-    "LlamaForCausalLM": 10,
-    "MistralForCausalLM": 10,
-    "Qwen2ForCausalLM": 10,
-    "SeedOssForCausalLM": 10,
-    "Qwen3ForCausalLM": 4,
-    "SmolLM3ForCausalLM": 4,
-    "MixtralForCausalLM": 4,
-    "Qwen3MoeForCausalLM": 4,
-    "Gemma2ForCausalLM": 6,
-    "Gemma3ForCausalLM": 6,
-}
 
 # exllamav3 1.6.5, modules/moe_batch_recon.py: experts per batch, bytes of weights and rows dequantised at once, padding.
 RECON_EXPERTS = 16
@@ -48,16 +33,51 @@ MAX_DEQUANTISED = 512 * MIB
 
 
 def exllamav3_layer(geometry: Geometry, layer: Layer, rows: int, rate: CacheRate, quantised: bool) -> Size:
-    """Peak of one transformer block in exllamav3 1.6.5 (modules/attn.py, mlp.py, block_sparse_mlp.py).
+    """Peak of one transformer block in exllamav3 1.6.5 (modules/attn.py, mla_attn.py, mlp.py, block_sparse_mlp.py).
 
     The fp32 residual and the fp16 normed input are alive throughout; `quantised` weights are turned back into fp16 for
     chunks of more than 144 tokens.
     """
-    streams = rows * geometry.hidden * (4 + 2)
-    attention = _attention(geometry.hidden, layer.attention, rows, rate, quantised)
-    per_column = INTERMEDIATE_BYTES[geometry.architecture]
-    feed = _experts if layer.mlp.experts else _gated
-    return Size(streams + max(attention, feed(geometry.hidden, layer.mlp, rows, per_column, quantised)))
+    hidden = geometry.hidden
+    streams = rows * hidden * (4 + 2)
+    peaks = [0]
+    if layer.attention is not None:
+        peaks.append(_mixer(hidden, layer.attention, rows, rate, quantised))
+    if layer.mlp is not None:
+        feed = _experts if layer.mlp.experts else _gated
+        peaks.append(feed(hidden, layer.mlp, rows, layer.mlp.column_bytes, quantised))
+    return Size(streams + max(peaks))
+
+
+def _mixer(hidden: int, mixer: Mixer, rows: int, rate: CacheRate, quantised: bool) -> int:
+    if isinstance(mixer, Latent):
+        return _latent(hidden, mixer, rows, quantised)
+    if isinstance(mixer, Recurrent):
+        return _recurrent(hidden, mixer, rows, quantised)
+    if isinstance(mixer, Compressed):
+        return _compressed(hidden, mixer, rows, quantised)
+    if isinstance(mixer, ShortConv):
+        return rows * (2 * 5 * mixer.width + 4 * hidden) + (2 * 3 * hidden * mixer.width if quantised else 0)
+    return _attention(hidden, mixer, rows, rate, quantised)
+
+
+def _latent(hidden: int, mixer: Latent, rows: int, quantised: bool) -> int:
+    """What its tensor-parallel plan counts per token: queries, their latent form, the output, and the new row itself."""
+    per_row = mixer.q_width + mixer.heads * (2 * mixer.kv_rank + mixer.rope_dim + mixer.v_dim) + mixer.kv_rank + mixer.rope_dim
+    widest = max((mixer.q_rank or hidden) * mixer.q_width, mixer.heads * mixer.v_dim * hidden)
+    return rows * (2 * per_row + 4 * hidden) + (2 * widest if quantised else 0)
+
+
+def _recurrent(hidden: int, mixer: Recurrent, rows: int, quantised: bool) -> int:
+    """Projections and convolution in 32 bit, the output in 16: an estimate, nobody measured it."""
+    widest = hidden * (mixer.channels + mixer.q_width)
+    return rows * (4 * (2 * mixer.channels + mixer.q_width) + 2 * mixer.q_width + 4 * hidden) + (2 * widest if quantised else 0)
+
+
+def _compressed(hidden: int, mixer: Compressed, rows: int, quantised: bool) -> int:
+    """What its tensor-parallel plan counts per token: queries and the groups' outputs."""
+    widest = max(mixer.q_rank * mixer.q_width, mixer.groups * mixer.o_rank * hidden)
+    return rows * (2 * (mixer.q_width + mixer.groups * mixer.o_rank) + 4 * hidden) + (2 * widest if quantised else 0)
 
 
 def _attention(hidden: int, attention: Attention, rows: int, rate: CacheRate, quantised: bool) -> int:
@@ -106,23 +126,24 @@ def exllamav2(geometry: Geometry, rows: int, rate: CacheRate, tokens: int) -> Si
     """
     hidden = geometry.hidden
     head = 2 * min(hidden * geometry.vocab, MAX_DEQUANTISED)
-    scratch = max([head] + [_scratch(hidden, layer, rows) for layer in set(geometry.layers)])
-    attention = geometry.layers[0].attention
+    layers = geometry.plain_layers()
+    scratch = max([head] + [_scratch(hidden, attention, mlp, rows) for attention, mlp in set(layers)])
+    attention = layers[0][0]
     tables = 4 * tokens * attention.head_dim
     copy = 0 if rate.plain else 4 * tokens * attention.kv_width
     return Size(scratch + tables + copy + 5 * rows * hidden * 2)
 
 
-def _scratch(hidden: int, layer: Layer, rows: int) -> int:
+def _scratch(hidden: int, attention: Attention, mlp: Mlp, rows: int) -> int:
     """exllamav2's mlp.py, moe_mlp.py and attn.py."""
-    q, width, experts = layer.attention.q_width, layer.mlp.intermediate, layer.mlp.experts
-    attention = 2 * rows * max(q, hidden) + 2 * min(hidden * q, MAX_DEQUANTISED)
+    q, width, experts = attention.q_width, mlp.intermediate, mlp.experts
+    attend = 2 * rows * max(q, hidden) + 2 * min(hidden * q, MAX_DEQUANTISED)
     weight = 2 * min(hidden * width, MAX_DEQUANTISED)
     if experts:
         feed = 2 * rows * (2 * hidden + 2 * width + experts) + weight
     else:
         feed = 2 * rows * (hidden + 2 * max(hidden, width)) + weight
-    return max(attention, feed)
+    return max(attend, feed)
 
 
 def llamacpp(geometry: Geometry, rows: int, slots: int, context: int, rate: CacheRate, on_gpu: bool) -> Size:
@@ -133,14 +154,14 @@ def llamacpp(geometry: Geometry, rows: int, slots: int, context: int, rate: Cach
     intermediate > hidden; with experts 4 x (5 hidden + k hidden + 3 k intermediate) is an upper bound (0 to 43 % above).
     On a card a quantised cache is turned into fp16 one layer at a time (that part is inferred from published totals).
     """
-    wide = max(_graph(geometry.hidden, layer) for layer in set(geometry.layers))
+    wide = max(_graph(geometry.hidden, layer.attention, layer.mlp) for layer in set(geometry.layers) if layer.mlp)
     mask = rows * context * 2
-    attention = geometry.layers[0].attention
-    copy = 2 * context * slots * 2 * attention.kv_width if on_gpu and not rate.plain else 0
+    cached = max(layer.attention.kv_width for layer in geometry.layers if layer.attention)
+    copy = 2 * context * slots * 2 * cached if on_gpu and not rate.plain else 0
     return Size(rows * 4 * wide + mask + copy + slots * geometry.vocab * 4)
 
 
-def _graph(hidden: int, layer: Layer) -> int:
-    used = layer.mlp.experts_per_token
-    feed = 5 * hidden + used * hidden + 3 * max(1, used) * layer.mlp.intermediate
-    return max(feed, 5 * layer.attention.q_width + hidden)
+def _graph(hidden: int, mixer: Mixer | None, mlp: Mlp) -> int:
+    used = mlp.experts_per_token
+    feed = 5 * hidden + used * hidden + 3 * max(1, used) * mlp.intermediate
+    return max(feed, 5 * mixer.q_width + hidden if mixer else 0)

@@ -35,7 +35,7 @@ class DeviceUse:
     `cache` is KV pages, `state` recurrent state, `draft` the draft model, `transient` the largest working memory of any
     forward pass, `overhead` the high end of what the engine's process takes beside all that, `overhead_range` the whole
     of it. `reserve` has to stay free (asked for, or kept by the loader itself). `allowed` is what a manual split grants to
-    weights, cache and transient. `layers` is how many lie here.
+    weights, cache, state and transient of the main model, on top of what is there already. `layers` is how many lie here.
     """
 
     gpu: Gpu
@@ -77,18 +77,19 @@ class DeviceUse:
 
     @property
     def fits(self) -> bool:
-        within = self.allowed is None or self.loaded <= self.allowed
+        within = self.allowed is None or self.loaded - self.draft <= self.allowed
         return not self.used or (within and self.left >= self.reserve)
 
 
 @dataclass(frozen=True, slots=True)
 class HostUse:
-    """System RAM of a plan; `available` is None where it is not judged."""
+    """System RAM of a plan; `available` is None where it is not judged. `shared` is how much of it is in /dev/shm."""
 
     weights: Size = ZERO
     cache: Size = ZERO
     transient: Size = ZERO
     overhead_range: Range = NOTHING
+    shared: Size = ZERO
     available: Size | None = None
 
     @property
@@ -106,7 +107,7 @@ class HostUse:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a model would lie: `split` is "single", "layers" or "cpu"; `gpu_split` is GiB per card to paste, or None."""
+    """How a model would lie: `split` is "single", "layers", "tensor" or "cpu"; `gpu_split` is GiB per card to paste, or None."""
 
     split: str
     devices: tuple[DeviceUse, ...]

@@ -1,0 +1,161 @@
+"""Layers of models that mix attention with recurrence or convolution, from the fields of a config.json.
+
+Source: exllamav3 1.6.5, architecture/qwen3_next.py, qwen3_5.py, kimi_linear.py, lfm2.py, lfm2_moe.py and nemotronh.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..errors import UnknownModel
+from .families import MAX_EXPERTS, Reader, attention_of, dense_of, experts_of
+from .fields import MAX_LAYERS, Fields
+from .latents import latent_of
+from .spec import Layer, Mixer, Mlp, Recurrent, ShortConv
+
+__all__ = [
+    "kimi_linear",
+    "lfm2",
+    "nemotron",
+    "nemotron_blocks",
+    "qwen_hybrid",
+]
+
+
+def qwen_hybrid(moe: bool, form: str) -> Reader:
+    """Gated DeltaNet, and every fourth layer attention with a gate in its query projection."""
+
+    def layer(fields: Fields, index: int) -> Layer:
+        return Layer(_qwen_mixer(fields, index, form), _qwen_experts(fields) if moe else dense_of(fields, column_bytes=4))
+
+    return layer
+
+
+def _qwen_mixer(fields: Fields, index: int, form: str) -> Mixer:
+    types = fields.values.get("layer_types")
+    interval = fields.count("full_attention_interval", 4, MAX_LAYERS)
+    if types is None or form == "fused":
+        full = (index + 1) % interval == 0
+    else:
+        full = fields.word("layer_types", index, ("linear_attention", "full_attention")) == "full_attention"
+    if full:
+        return replace(attention_of(fields, qk_norm=True), gate="query")
+    return Recurrent(
+        k_heads=fields.count("linear_num_key_heads", 16),
+        v_heads=fields.count("linear_num_value_heads", 32),
+        k_dim=fields.count("linear_key_head_dim", 128),
+        v_dim=fields.count("linear_value_head_dim", 128),
+        conv=fields.count("linear_conv_kernel_dim", 4),
+        form=form,
+    )
+
+
+def _qwen_experts(fields: Fields) -> Mlp:
+    experts = experts_of(fields, "moe_intermediate_size", "num_experts")
+    shared = fields.count("shared_expert_intermediate_size", 512)
+    return replace(experts, shared=shared, shared_key="shared_expert", shared_gate=True)
+
+
+def kimi_linear(fields: Fields, index: int) -> Layer:
+    """Kimi Delta Attention on the layers listed (counted from 1), latent attention without positions on the others."""
+    linear = fields.values.get("linear_attn_config")
+    inner = Fields(fields.path, linear if isinstance(linear, dict) else {})
+    listed = inner.values.get("kda_layers")
+    if not isinstance(listed, list):
+        raise fields.fail("linear_attn_config", "has no kda_layers")
+    mixer: Mixer = latent_of(fields, None)
+    if index + 1 in listed:
+        heads, width = inner.count("num_heads"), inner.count("head_dim")
+        mixer = Recurrent(heads, heads, width, width, inner.count("short_conv_kernel_size"), "kda", key="self_attn")
+    if index < fields.natural("first_k_dense_replace", 0) or index % fields.count("moe_layer_freq", 1, MAX_LAYERS):
+        return Layer(mixer, dense_of(fields, column_bytes=4))
+    experts = experts_of(fields, "moe_intermediate_size", "num_experts", "num_experts_per_token")
+    return Layer(
+        mixer,
+        replace(
+            experts,
+            shared=experts.intermediate * fields.natural("num_shared_experts", 0, most=MAX_EXPERTS),
+            shared_names=("up_proj", "gate_proj", "down_proj"),
+            router_vectors=4 * experts.experts,
+            key="block_sparse_moe",
+            names=("w3", "w1", "w2"),
+        ),
+    )
+
+
+def lfm2(moe: bool) -> Reader:
+    """Short convolutions, and attention on some layers."""
+
+    def layer(fields: Fields, index: int) -> Layer:
+        types = fields.values.get("layer_types")
+        full = (index + 1) % 4 == 0 if types is None else fields.word("layer_types", index, ("conv", "full_attention")) != "conv"
+        mixer: Mixer = ShortConv(fields.count("hidden_size"), fields.count("conv_L_cache", 3))
+        if full:
+            mixer = replace(attention_of(fields, qk_norm=True), output="out_proj")
+        names = ("w3", "w1", "w2")
+        if not moe or index < fields.natural("num_dense_layers", 0):
+            return Layer(mixer, replace(dense_of(fields, column_bytes=4), key="feed_forward", names=names))
+        experts = experts_of(fields, "moe_intermediate_size", "num_experts")
+        corrections = 4 * experts.experts if fields.flag("use_expert_bias", True) else 0
+        return Layer(mixer, replace(experts, key="feed_forward", names=names, router_vectors=corrections))
+
+    return layer
+
+
+def nemotron_blocks(fields: Fields) -> int:
+    return len(_nemotron_pattern(fields))
+
+
+def _nemotron_pattern(fields: Fields) -> str:
+    """One letter per block: M Mamba 2, * attention, - feed-forward, E experts."""
+    types = fields.values.get("layers_block_type")
+    if isinstance(types, list):
+        letters = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
+        return "".join(letters.get(str(kind), "?") for kind in types)
+    pattern = fields.values.get("hybrid_override_pattern")
+    if not isinstance(pattern, str) or not 1 <= len(pattern) <= MAX_LAYERS:
+        raise fields.fail("hybrid_override_pattern", "is no pattern of blocks")
+    return pattern
+
+
+def nemotron(fields: Fields, index: int) -> Layer:
+    """Blocks of one mixer or one feed-forward part each, all without a gate."""
+    if fields.values.get("block_configs") is not None:
+        raise UnknownModel(f"{fields.path}: exllamav3 knows block_configs, the planner does not yet")
+    match _nemotron_pattern(fields)[index]:
+        case "M":
+            return Layer(_mamba(fields), None, norms=1)
+        case "*":
+            return Layer(replace(attention_of(fields), key="mixer"), None, norms=1)
+        case "-":
+            return Layer(None, Mlp(fields.count("intermediate_size"), gated=False, column_bytes=6, key="mixer"), norms=1)
+        case "E":
+            return Layer(None, _nemotron_experts(fields), norms=1)
+        case other:
+            raise fields.fail("hybrid_override_pattern", f"has the unknown block {other!r}")
+
+
+def _mamba(fields: Fields) -> Recurrent:
+    return Recurrent(
+        k_heads=fields.count("n_groups"),
+        v_heads=fields.count("mamba_num_heads"),
+        k_dim=fields.count("ssm_state_size"),
+        v_dim=fields.count("mamba_head_dim"),
+        conv=fields.count("conv_kernel", 4),
+        form="mamba",
+        conv_bias=fields.flag("use_conv_bias", True),
+        key="mixer",
+    )
+
+
+def _nemotron_experts(fields: Fields) -> Mlp:
+    experts = experts_of(fields, "moe_intermediate_size", "n_routed_experts")
+    return replace(
+        experts,
+        gated=False,
+        shared=fields.count("moe_shared_expert_intermediate_size"),
+        shared_key="shared_experts",
+        latent=fields.optional("moe_latent_size"),
+        router_vectors=4 * experts.experts,
+        key="mixer",
+    )
