@@ -73,6 +73,7 @@ def test_a_slow_card_that_is_not_needed_is_left_out() -> None:
         (["RTX 5090", "RTX 4090"], 53248),
         (["RTX 3090", "RTX 5090"], 8192),
         (["RTX 3090", "RTX 5090", "RTX 3060"], 8192),
+        (["RTX 3090", "RTX 5090", "RTX 4090", "RTX 5070 Ti"], 8192),
     ],
 )
 def test_no_tensor_split_is_much_faster(names: list[str], context: int) -> None:
