@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).parent / "tests"))
 
 def _enter(namespace: dict[str, Any]) -> None:
     """A working folder with the models that the examples plan: true headers, no weights."""
-    import plan_page
+    import pages
 
     namespace["_home"], namespace["_folder"] = os.getcwd(), TemporaryDirectory()
     os.chdir(namespace["_folder"].name)
-    plan_page.models(Path("models"))
+    pages.models(Path("models"))
 
 
 def _leave(namespace: dict[str, Any]) -> None:

@@ -1,11 +1,11 @@
-"""The questions this planner was built to answer, on an RTX 5090 and an RTX 4090, and the page that shows the answers."""
+"""The questions this planner was built to answer, on an RTX 5090 and an RTX 4090; docs/plan.md shows the answers."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import plan_page
+import pages
 import pytest
 
 import hydra_infer as hydra
@@ -18,13 +18,8 @@ PAIR = ("RTX 5070 Ti", "RTX 3060")
 
 
 def plan(name: str, bpw: float, **arguments: object) -> Plan:
-    config = plan_page.CONFIGS / f"{name}.json"
+    config = pages.CONFIGS / f"{name}.json"
     return hydra.plan(config, **({"bpw": bpw, "format": "exl3", "gpus": CARDS} | arguments))
-
-
-def test_the_page_shows_what_its_examples_print() -> None:
-    page = plan_page.PAGE.read_text(encoding="utf-8")
-    assert page == plan_page.rendered(page), "run python tests/plan_page.py, and read what changed"
 
 
 @pytest.mark.parametrize(("name", "bpw"), [("Llama-3.1-70B", 3.5), ("Llama-3.1-70B", 4.0), ("Qwen2.5-72B-Instruct", 3.5)])

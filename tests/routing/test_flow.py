@@ -423,7 +423,18 @@ def test_the_context_is_what_was_said_or_is_loaded_or_the_default_and_stays() ->
 
 
 def test_a_server_found_unreachable_when_asked_is_not_asked_again_by_the_same_call() -> None:
-    assert first_attempt(Bench(ollama(), "b"), DOWN).backend.name == "b"
+    bench = Bench(ollama(), "b")
+    flow = bench.flow()
+    probe = flow.send(None)
+    assert isinstance(probe, Probe)
+    bench.pool.tell(probe.backends[0], DOWN)
+    attempt = flow.send(None)
+    assert isinstance(attempt, Attempt)
+    assert attempt.backend.name == "b"
+    serve = flow.send(Started())
+    assert isinstance(serve, Serve)
+    assert [(outcome.backend, outcome.result) for outcome in serve.outcomes] == [("o", "unreachable"), ("b", "answered")]
+    flow.close()
 
 
 def test_a_burst_is_spread_by_least_busy_because_choosing_reserves() -> None:

@@ -74,6 +74,8 @@ class _Failover:
         if unasked := self.pool.unasked(self.call.models):
             yield Probe(tuple(place.backend for place in unasked), PROBE_TIMEOUT)
         self.lone = len({place.backend.name for model in self.call.models for place, _ in self._serving(model)}) == 1
+        if not self.lone:
+            self._leave_out_the_dead({place.backend.name for place in unasked})
         for model in self.call.models:
             while (choice := (yield from self._choose(model))) is not None:
                 failure = yield from self._attempt(model, choice)
@@ -85,6 +87,14 @@ class _Failover:
             if self._out_of_time():
                 return self._gave_up(out_of_time=True)
         return (yield from self._last_resort())
+
+    def _leave_out_the_dead(self, looked_at: set[str]) -> None:
+        """A look that found nobody there is this call's attempt at that backend, and part of its story."""
+        for model in self.call.models:
+            for place, local in self._left(model):
+                if place.backend.name in looked_at and place.last is not None and not self.pool.rested(place, local):
+                    self._note((place, local), model, place.last, 0.0)
+                    self.tried.add(place.backend.name)
 
     # ---- choosing --------------------------------------------------------------------------------------------
 

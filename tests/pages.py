@@ -1,4 +1,4 @@
-"""docs/plan.md: the models its examples plan, and its text with what the examples print; run as a program it rewrites it."""
+"""Pages that show what their examples print, and the models the examples plan; run as a program it rewrites them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import synthetic
 
-PAGE = Path(__file__).parents[1] / "docs" / "plan.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = (DOCS / "plan.md", DOCS / "route.md")
 CONFIGS = Path(__file__).parent / "data" / "configs"
 
 # A block of Python, and the block of text after it that shows what it prints.
@@ -53,4 +54,5 @@ def rendered(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")
