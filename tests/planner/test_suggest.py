@@ -128,3 +128,9 @@ def test_plain_data() -> None:
     one = plan(LLAMA_70B, context=65536).suggestions[0]
     assert one.to_dict() == {"change": {"cache": "q8"}, "saves_bytes": int(one.saves), "why": one.why}
     assert str(one) == one.why
+
+
+def test_no_context_is_suggested_beyond_what_the_model_was_trained_for() -> None:
+    p = plan(LLAMA_1B | {"max_position_embeddings": 8192}, gpus=["RTX 3060"], context=10**6)
+    shorter = [remedy.change["context"] for remedy in p.suggestions if "context" in remedy.change]
+    assert shorter == [8192]

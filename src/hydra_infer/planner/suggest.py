@@ -223,7 +223,8 @@ def _searched(plan: Plan, kind: str) -> dict[str, Any] | None:
         return changed is not None and changed.fits
 
     if kind == "context":
-        most = pages(plan.request.context) // PAGE - 1
+        trained = plan.request.spec.geometry.trained_context or plan.request.context  # beyond it a longer one is worth nothing
+        most = min(pages(plan.request.context) // PAGE - 1, trained // PAGE)
         page = largest(lambda count: fits({"context": count * PAGE}), SHORTEST_CONTEXT // PAGE, most)
         return None if page is None else {"context": page * PAGE}
     asked = plan.request.spec.bpw or 0.0
