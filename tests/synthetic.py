@@ -57,9 +57,23 @@ LLAMA_13B = LLAMA_70B | {
     "num_key_value_heads": 40,
     "vocab_size": 32000,
 }
-EXL2 = {"70b-3.5bpw": (LLAMA_70B, 3.5), "13b-4bpw": (LLAMA_13B, 4.0), "1b-4bpw": (LLAMA_1B, 4.0)}
+QWEN3_30B = QWEN3_235B | {"hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 32, "num_experts": 32}
+EXL2 = {
+    "70b-3.5bpw": (LLAMA_70B, 3.5),
+    "13b-4bpw": (LLAMA_13B, 4.0),
+    "1b-4bpw": (LLAMA_1B, 4.0),
+    "experts-4bpw": (QWEN3_30B, 4.0),
+}
 EXL2_CONTEXTS = ((4096, 1024), (32768, 2048))
-EXL2_SPLITS = ((20, 20), (24, 16), (16, 24), (8, 4, 12), (5, 5), (2, 1.5))
+EXL2_SPLITS = ((20, 20), (24, 16), (16, 24), (8, 4, 12), (5, 5), (2, 3), (2, 1.5))
+EXL2_PARALLEL = (
+    ((32, 24), "fp16"),
+    ((32, 24), "q6"),
+    ((24, 24, 12), "q4"),
+    ((80, 16), "fp16"),
+    ((44, 3), "q4"),
+    ((12,) * 10, "fp16"),
+)
 
 Entry = tuple[str, str, list[int]]
 BYTES = {"F16": 2, "BF16": 2, "I16": 2, "I32": 4, "F32": 4, "I64": 8}

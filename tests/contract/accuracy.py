@@ -40,8 +40,9 @@ shares of every module, the stored bytes and the working memory per card on 32+2
 
 EXLLAMAV2 = """\
 ExLlamaV2 0.3.2, on folders of true headers: the bytes of every module, and the card of every module under a manual split
-(`set_device_map`), are equal for three models at two contexts and six splits (`tests/planner/test_device_map.py`). Its tensor
-parallel is not planned.
+(`set_device_map`), are equal for four models, one of them with experts, at two contexts and seven splits
+(`tests/planner/test_device_map.py`). For the three without experts so are, tensor parallel on six sets of cards, every share, and
+the bytes of weights and of the fixed buffer on each card (`tests/planner/test_exl2_parallel.py`).
 """
 
 # Configurations nobody published, for architectures none of the others has.

@@ -53,6 +53,7 @@ def ask(folder: Path, config: dict[str, Any], at_rate: Callable[[list[list[Any]]
         if rate == 4.0:
             facts |= _cache(read_model)
             facts["tensor"] = _tensor(read_model) if facts["tensor_parallel"] else None
+            facts["tensor_parallel"] = facts["tensor"] is not None
     return facts
 
 
@@ -111,15 +112,18 @@ def _sizes(model: Any, tokens: int, mode: str, slots: int, depth: int) -> tuple[
     return kv, state
 
 
-def _tensor(model: Any) -> dict[str, Any]:
-    """Per cache mode: the units of every kind of module, and per set of cards the split of each and the sums."""
+def _tensor(model: Any) -> dict[str, Any] | None:
+    """Per cache mode: the units of every kind of module, and per set of cards the split of each and the sums.
+
+    None where a module refuses to be divided.
+    """
     found: dict[str, Any] = {}
     for mode in TENSOR_MODES:
         cache, _, _ = engine3.cache_bytes(model, TENSOR_CONTEXT, mode)
         try:
             parts = engine3.components(model)
-        except (AssertionError, NotImplementedError) as error:
-            return {"refused": f"{type(error).__name__}: {error}"}
+        except (AssertionError, NotImplementedError):
+            return None
         found[mode] = {",".join(map(str, cards)): _cards(parts, cards) for cards in CARDS}
         cache.detach_from_model()
     return found

@@ -12,6 +12,8 @@ from facts import runs
 
 __all__ = ["ask"]
 
+CACHES = {"fp16": "ExLlamaV2Cache", "q6": "ExLlamaV2Cache_Q6", "q4": "ExLlamaV2Cache_Q4"}
+
 # What its reader wants of a config.json beside the sizes.
 READER = {"model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 1e4}
 READER |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -34,4 +36,9 @@ def _ask(name: str) -> dict[str, Any]:
                 cards = engine2.device_map(model, list(split))
                 counts = None if cards is None else [cards.count(card) for card in range(len(split))]
                 facts[f"{tokens},{chunk}: {','.join(map(str, split))}"] = counts
+            # Its modules of experts have no tensor-parallel form.
+            for memory, cache in () if "num_experts" in config else synthetic.EXL2_PARALLEL:
+                case = f"{tokens},{chunk}: {','.join(map(str, memory))} tensor {cache}"
+                with engine2.parallel(model, list(memory), tokens, CACHES[cache]) as context:
+                    facts[case] = [*engine2.shares(context), engine2.scratch(model), engine2.stored(model, context)]
     return facts

@@ -40,6 +40,16 @@ _IMAGE = {
     "temporal_patch_size": 2,
 }
 
+_TILES = {
+    "downsample_factor": 2,
+    "encoder_patch_size": 16,
+    "max_image_tokens": 256,
+    "max_tiles": 10,
+    "min_image_tokens": 64,
+    "min_tiles": 2,
+    "tile_size": 512,
+}
+
 # What a model with a vision tower needs beside its config.json: tried in this order until the engine accepts one.
 SIDECARS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen": (
@@ -51,6 +61,35 @@ SIDECARS: dict[str, tuple[str, dict[str, Any]]] = {
         _IMAGE | {"image_processor_type": "Gemma3ImageProcessor", "size": {"height": 896, "width": 896}},
     ),
     "gemma4": ("processor_config.json", {"image_processor": _IMAGE}),
+    "glm4v": (
+        "preprocessor_config.json",
+        _IMAGE | {"image_processor_type": "Glm4vImageProcessor", "size": {"longest_edge": 2**24, "shortest_edge": 2**16}},
+    ),
+    "glm5": (
+        "processor_config.json",
+        {
+            "image_processor": _IMAGE
+            | {"image_processor_type": "Glm5NextImageProcessor", "min_image_tokens": 16, "max_image_tokens": 1024}
+        },
+    ),
+    "pixtral": (
+        "preprocessor_config.json",
+        _IMAGE | {"image_processor_type": "PixtralImageProcessorFast", "patch_size": 14, "size": {"longest_edge": 1540}},
+    ),
+    "radio": (
+        "processor_config.json",
+        {
+            "image_processor": _IMAGE
+            | {
+                "max_num_patches": 1024,
+                "min_num_patches": 64,
+                "norm_mean": [0.5, 0.5, 0.5],
+                "norm_std": [0.5, 0.5, 0.5],
+                "video_target_num_patches": 256,
+            }
+        },
+    ),
+    "lfm2": ("processor_config.json", {"image_processor": _IMAGE | _TILES}),
 }
 
 
@@ -76,7 +115,7 @@ def write(folder: Path, config: dict[str, Any], model: Any, engine_config: Any, 
 
 
 def _text(config: dict[str, Any]) -> dict[str, Any]:
-    return config | config.get("text_config", {})
+    return config | config.get("text_config", {}) | config.get("llm_config", {})
 
 
 def _entries(model: Any, config: dict[str, Any], rates: dict[str, float]) -> Iterator[Entry]:
@@ -169,8 +208,16 @@ def _own(module: Any, config: dict[str, Any]) -> Iterator[Entry]:
     elif kind == "MLAttention":
         rows = module.num_q_heads * (module.qk_nope_head_dim + module.v_head_dim)
         yield f"{key}.{module.key_kv_b}.weight", "F16", [rows, module.kv_lora_rank]
+        if module.index_kpool and module.idx_plane_dim:
+            indexer = f"{key}.{module.key_indexer}.index_kpool_compress"
+            yield f"{indexer}_ape", "F32", [module.index_kpool, module.index_head_dim]
+            yield f"{indexer}_gate", "F16", [module.index_head_dim, config["hidden_size"]]
     elif kind == "BlockSparseMLP":
         yield from _experts(module, config)
+    elif kind == "MLP":
+        for name in (module.key_alpha_p, module.key_alpha_n):
+            if name:
+                yield name, "F16", [1]
     elif kind == "GatedDeltaNet":
         yield module.key_a_log, "F32", [module.num_v_heads]
         yield module.key_dt_bias, "F16", [module.num_v_heads * (module.k_head_dim if module.kda else 1)]
@@ -188,7 +235,7 @@ def _own(module: Any, config: dict[str, Any]) -> Iterator[Entry]:
         for part in (module.compressor, module.indexer):
             if part is not None:
                 yield f"{part.key}.ape", "F32", [part.compress_rate, (2 if part.overlapping else 1) * part.head_dim]
-    elif kind in ("HyperConnection", "HyperHead"):
+    elif kind == "HyperConnection" or (kind == "HyperHead" and not module.mean):
         yield from _streams(module, kind, config["hidden_size"])
 
 

@@ -75,9 +75,10 @@ def test_kinds_of_layers(name: str, expected: dict[str, int]) -> None:
     ("change", "words"),
     [
         (
-            {"architectures": ["LagunaForCausalLM"]},
-            "architecture 'LagunaForCausalLM' .*: exllamav3 knows it, the planner does not yet",
+            {"architectures": ["Qwen4ExpForConditionalGeneration"]},
+            "architecture 'Qwen4ExpForConditionalGeneration' .*: exllamav3 knows it, the planner does not yet",
         ),
+        ({"architectures": ["DFlashDraftModel"]}, "'DFlashDraftModel' .* is a drafter, which runs only beside a main model"),
         ({"architectures": ["Llama4ForCausalLM"]}, "architecture 'Llama4ForCausalLM' .* is not known to exllamav3 1.6.5"),
     ],
 )

@@ -176,3 +176,13 @@ def test_gguf_metadata_that_cannot_be(tmp_path: Path) -> None:
 def test_a_gguf_mixture(tmp_path: Path) -> None:
     more = {"llama.expert_count": 8, "llama.expert_used_count": 2}
     assert read_model(gguf(tmp_path / "m.gguf", SMALL, "q4_0", **more)).geometry.layers[0].mlp.experts == 8
+
+
+def test_a_folder_without_the_file_that_prepares_pictures(tmp_path: Path) -> None:
+    """Qwen2.5-VL keeps the fields of its text model at the top, so a Llama's tensors will do."""
+    config = SMALL | {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "vision_config": {}}
+    folder = exl3(tmp_path / "m", config, 4.0)
+    assert read_model(folder).missing == "preprocessor_config.json"
+    (folder / "preprocessor_config.json").write_text("{}")
+    assert read_model(folder).missing == ""
+    assert read_model(exl3(tmp_path / "text", SMALL, 4.0)).missing == ""

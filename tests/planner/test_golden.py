@@ -13,6 +13,7 @@ from hydra_infer.errors import ConfigError, UnknownModel
 from hydra_infer.models.architectures import ARCHITECTURES, KNOWN_TO_EXLLAMAV3
 from hydra_infer.models.config import geometry_of
 from hydra_infer.models.spec import ModelSpec
+from hydra_infer.models.vision import processor_files
 from hydra_infer.planner.cache import cache_bytes, rate_of
 from hydra_infer.planner.modules import modules_of
 from hydra_infer.planner.slices import cannot, units_of
@@ -28,14 +29,10 @@ REFUSED: dict[str, str] = json.loads((GOLDEN / "refused.json").read_text(encodin
 # ExLlamaV3 loads these, the planner does not plan them yet.
 NOT_COVERED: set[str] = set()
 
-# Planned, but compared with no table: variants in name of one that is, or with a vision tower whose files are not made here;
-# the first Gemma is ExLlamaV2's only.
+# Planned, but compared with no table: variants in name of one that is; the first Gemma is ExLlamaV2's only.
 NOT_COMPARED = {
     "Gemma3ForCausalLM",
     "GemmaForCausalLM",
-    "Glm4vForConditionalGeneration",
-    "Glm4vMoeForConditionalGeneration",
-    "Mistral3ForConditionalGeneration",
 }
 
 CONTEXTS, SLOTS = (8192, 32768, 131072), (1, 4, 16)
@@ -49,6 +46,11 @@ def golden(name: str) -> dict[str, Any]:
 def spread(runs: list[list[Any]]) -> list[Any]:
     """The values of [[count, value], ...], one by one."""
     return [tuple(value) if len(value) > 1 else value[0] for count, *value in runs for _ in range(count)]
+
+
+def kind(key: str) -> str:
+    """A unit's key without the number of its block, or what older files put before the head."""
+    return re.sub(r".*\.\d+\.|.*language_model\.", "", key)
 
 
 def read(name: str, bpw: float = 4.0) -> ModelSpec:
@@ -107,10 +109,18 @@ def test_tensor_parallel(name: str) -> None:
             shares: dict[str, list[Any]] = {}
             for unit, parts in zip(units, planned.shares, strict=True):
                 if unit.word:
-                    shares.setdefault(re.sub(r".*\.\d+\.", "", unit.key), []).append((unit.width, list(parts)))
-            assert shares == {key: spread(runs) for key, runs in engine["units"].items()}, (mode, cards)
+                    shares.setdefault(kind(unit.key), []).append((unit.width, list(parts)))
+            assert shares == {kind(key): spread(runs) for key, runs in engine["units"].items()}, (mode, cards)
             assert list(planned.stored) == engine["storage"], (mode, cards)
             assert list(planned.working) == engine["overhead"], (mode, cards)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_beside_config_json(name: str) -> None:
+    """What the engine refuses a model without is what the planner looks for."""
+    table = golden(name)
+    wanted = processor_files(table["architecture"])
+    assert table["sidecar"] in wanted if wanted else table["sidecar"] is None
 
 
 def test_what_is_planned_has_been_compared() -> None:

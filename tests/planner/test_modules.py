@@ -34,6 +34,13 @@ NAMES = [
     "made-up-Cohere",
     "made-up-Afmoe",
     "made-up-HYV3",
+    "made-up-Apertus",
+    "made-up-BailingMoeV3",
+    "made-up-Glm5Next",
+    "made-up-Laguna",
+    "made-up-MiMoV2",
+    "made-up-OlmoHybrid",
+    "made-up-Step3p5",
 ]
 
 

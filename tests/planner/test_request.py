@@ -87,8 +87,8 @@ def test_what_excludes_each_other() -> None:
 
 
 def test_what_is_not_planned_yet_says_so() -> None:
-    with pytest.raises(ConfigError, match="split='tensor' is not planned yet for exl2"):
-        ask("exl2", split="tensor", engine="tabby")
+    with pytest.raises(ConfigError, match="split='tensor' is not planned yet for gguf"):
+        ask("gguf", split="tensor")
 
 
 def test_exllama_needs_a_card_and_llamacpp_none() -> None:

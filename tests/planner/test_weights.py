@@ -101,6 +101,14 @@ def test_tensors_no_layer_uses_are_set_apart(tmp_path: Path) -> None:
         ("gemma-3-27b-it", 835070688, 23436288 - 2 * 1152 * 5376),
         ("gemma-4-26B-A4B", 416564220, 47447136),
         ("made-up-Qwen2_5_VL", 5779456, 604672),
+        ("made-up-Gemma4Unified", 1441800, 160768),
+        ("made-up-Glm4v", 1943368, 1788416),
+        ("made-up-Glm5Next", 2092360, 1657344),
+        ("made-up-HCXVisionV2", 5779456 + 2 * 512 * 512, 604672),
+        ("made-up-Lfm2Vl", 1553208, 534016),
+        ("made-up-MuseGlimmer", 1860668, 739328),
+        ("made-up-NemotronH_Omni", 5121024, 1713152),
+        ("made-up-Step3p7", 1603636, 12238848),
         ("Qwen3-14B", 0, 0),
     ],
 )
@@ -114,9 +122,8 @@ def test_vision_towers_from_a_config_alone(name: str, linears: int, others: int)
 
 def test_a_vision_tower_nobody_sized_is_refused() -> None:
     path = CONFIGS / "Qwen3-14B.json"
-    config = json.loads(path.read_text()) | {"architectures": ["Glm4vForConditionalGeneration"]}
-    config["text_config"], config["vision_config"] = dict(config), {"hidden_size": 1536}
-    with pytest.raises(UnknownModel, match="the vision tower of 'Glm4vForConditionalGeneration'"):
+    config = json.loads(path.read_text()) | {"architectures": ["MiMoV2ForCausalLM"], "vision_config": {"hidden_size": 1536}}
+    with pytest.raises(UnknownModel, match="the vision tower of 'MiMoV2ForCausalLM'"):
         geometry_of(config, path)
 
 

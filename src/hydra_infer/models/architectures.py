@@ -5,15 +5,15 @@ Source: exllamav3 1.6.5, architecture/*.py; names of architectures are those of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from . import deepseek_v4, families, hybrids, latents
+from . import deepseek_v4, families, hybrids, latents, windowed
 from .families import Reader
 from .fields import MAX_LAYERS, Fields
 from .spec import Keys
 
-__all__ = ["ARCHITECTURES", "KNOWN_TO_EXLLAMAV3", "Architecture"]
+__all__ = ["ARCHITECTURES", "DRAFTERS", "KNOWN_TO_EXLLAMAV3", "Architecture"]
 
 
 KEYS = Keys()
@@ -23,7 +23,7 @@ KEYS = Keys()
 class Architecture:
     """How one architecture's config.json is to be read: `text` names the object in it that holds the language model.
 
-    `other_keys` are how older or newer files of it name their tensors.
+    `other_keys` are how older or newer files of it name their tensors, `defaults` what holds where a file is silent.
     """
 
     layer: Reader
@@ -33,6 +33,7 @@ class Architecture:
     count: Callable[[Fields], int] = lambda fields: fields.count("num_hidden_layers", most=MAX_LAYERS)
     other_keys: Keys | None = None
     streams: Callable[[Fields], int] | None = None
+    defaults: Mapping[str, int] = field(default_factory=dict)
 
 
 _VL = Keys.under("model.language_model")
@@ -57,6 +58,11 @@ _HY_V3 = families.sparse(
     shared_key="shared_mlp",
 )
 _V4 = Keys("embed", "layers", "norm", "head")
+_HCX = Keys.under("model.language_model.model", head="model.language_model.lm_head")
+_LFM2_VL = Keys("model.language_model.embed_tokens", "model.language_model.layers", "model.language_model.embedding_norm")
+_OMNI = Keys(*(f"language_model.{key}" for key in ("backbone.embeddings", "backbone.layers", "backbone.norm_f", "lm_head")))
+_GEMMA3 = {"hidden_size": 2304, "intermediate_size": 9216, "num_attention_heads": 8, "num_key_value_heads": 4}
+_BAILING = Keys("model.word_embeddings")
 _BACKBONE = Keys("backbone.embeddings", "backbone.layers", "backbone.norm_f")
 
 # Whatever is not here is refused rather than guessed.
@@ -78,9 +84,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "DeciLMForCausalLM": Architecture(families.deci),
     "GemmaForCausalLM": Architecture(families.plain(head_dim=256), tied=True),
     "Gemma2ForCausalLM": Architecture(families.gemma(qk_norm=False), tied=True),
-    "Gemma3ForCausalLM": Architecture(families.gemma(qk_norm=True), tied=True),
-    "Gemma3ForConditionalGeneration": Architecture(families.gemma(qk_norm=True), _INNER, "text_config", tied=True),
+    "Gemma3ForCausalLM": Architecture(families.gemma(qk_norm=True), tied=True, defaults=_GEMMA3),
+    "Gemma3ForConditionalGeneration": Architecture(
+        families.gemma(qk_norm=True), _INNER, "text_config", tied=True, defaults=_GEMMA3 | {"vocab_size": 262208}
+    ),
     "Gemma4ForConditionalGeneration": Architecture(families.gemma4, _VL, "text_config", tied=True),
+    "Gemma4UnifiedForConditionalGeneration": Architecture(families.gemma4, _VL, "text_config", tied=True),
     "MixtralForCausalLM": Architecture(families.mixtral),
     "MiniMaxM2ForCausalLM": Architecture(families.minimax),
     "Qwen3MoeForCausalLM": Architecture(families.qwen3_moe),
@@ -114,8 +123,28 @@ ARCHITECTURES: dict[str, Architecture] = {
     "SolarOpenForCausalLM": Architecture(_SOLAR),
     "Ernie4_5_MoeForCausalLM": Architecture(_ERNIE_MOE),
     "HYV3ForCausalLM": Architecture(_HY_V3),
+    "ApertusForCausalLM": Architecture(families.apertus),
+    "BailingMoeV3ForCausalLM": Architecture(hybrids.bailing, _BAILING),
+    "MuseGlimmerForConditionalGeneration": Architecture(windowed.muse, _VL, "text_config"),
+    "Glm5NextForConditionalGeneration": Architecture(hybrids.glm5_next, _VL, "text_config"),
+    "NemotronH_Omni_Reasoning_V3": Architecture(hybrids.nemotron, _OMNI, "llm_config", count=hybrids.nemotron_blocks),
+    "HCXVisionV2ForCausalLM": Architecture(families.plain(column_bytes=4), _HCX, "text_config"),
+    "Lfm2VlForConditionalGeneration": Architecture(hybrids.lfm2(moe=False), _LFM2_VL, "text_config"),
+    "LagunaForCausalLM": Architecture(windowed.laguna),
+    "MiMoV2ForCausalLM": Architecture(windowed.mimo_v2),
+    "OlmoHybridForCausalLM": Architecture(hybrids.olmo_hybrid),
+    "Spark2_5ForCausalLM": Architecture(windowed.spark),
+    "Step3p5ForCausalLM": Architecture(windowed.step(always_normed=False)),
+    "Step3p7ForConditionalGeneration": Architecture(windowed.step(always_normed=True), text="text_config"),
 }
 
+
+# Heads that read the hidden states of another model: exllamav3 loads them beside it, never alone.
+DRAFTERS = frozenset(
+    """
+    DFlash2DraftModel DFlashDraftModel DFlashLagunaForCausalLM Gemma4AssistantForCausalLM MuseGlimmerAssistantModel
+    """.split()
+)
 
 # What architecture/architectures.py of exllamav3 1.6.5 registers.
 KNOWN_TO_EXLLAMAV3 = frozenset(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, UnknownModel
-from .architectures import ARCHITECTURES, KNOWN_TO_EXLLAMAV3, Architecture
+from .architectures import ARCHITECTURES, DRAFTERS, KNOWN_TO_EXLLAMAV3, Architecture
 from .fields import Fields
 from .spec import Geometry, Keys
 from .strict_json import JsonDict
@@ -26,7 +26,7 @@ def geometry_of(config: JsonDict, path: Path, tensors: Collection[str] = ()) -> 
     if name not in ARCHITECTURES:
         raise _not_covered(name, path)
     kind = ARCHITECTURES[name]
-    fields = _text_fields(config, kind.text, path)
+    fields = _text_fields(config, kind, path)
     layers = tuple(kind.layer(fields, index) for index in range(kind.count(fields)))
     return Geometry(
         architecture=name,
@@ -47,17 +47,22 @@ def _keys(kind: Architecture, tensors: Collection[str]) -> Keys:
     return kind.keys
 
 
-def _text_fields(config: JsonDict, text: str, path: Path) -> Fields:
+def _text_fields(config: JsonDict, kind: Architecture, path: Path) -> Fields:
     """The fields of the language model; what a wrapper says of itself holds where the inner object is silent."""
-    if not text:
-        return Fields(path, config)
-    inner = config.get(text)
+    if not kind.text:
+        return Fields(path, {**kind.defaults, **config})
+    inner = config.get(kind.text)
     if not isinstance(inner, dict):
-        raise ConfigError(f"{path}: {text} is missing")
-    return Fields(path, {**config, **inner})
+        raise ConfigError(f"{path}: {kind.text} is missing")
+    return Fields(path, {**kind.defaults, **config, **inner})
 
 
 def _not_covered(name: str, path: Path) -> UnknownModel:
+    if name in DRAFTERS:
+        return UnknownModel(
+            f"architecture {name!r} ({path}) is a drafter, which runs only beside a main model",
+            hint="give the model it drafts for; a drafter of this kind is not counted yet",
+        )
     if name in KNOWN_TO_EXLLAMAV3:
         return UnknownModel(f"architecture {name!r} ({path}): exllamav3 knows it, the planner does not yet")
     covered = ", ".join(sorted(known.removesuffix("ForCausalLM") for known in ARCHITECTURES))

@@ -16,6 +16,7 @@ __all__ = [
     "MAX_EXPERTS",
     "Reader",
     "afmoe",
+    "apertus",
     "arcee",
     "attention_of",
     "cohere",
@@ -269,6 +270,12 @@ def afmoe(fields: Fields, index: int) -> Layer:
     shared = experts.intermediate * fields.natural("num_shared_experts", 0, most=MAX_EXPERTS)
     moe = replace(experts, shared=shared, router="router.gate", router_vectors=4 * experts.experts)
     return Layer(attention, moe, norms=4)
+
+
+def apertus(fields: Fields, index: int) -> Layer:
+    """A block without a gate, whose activation has two numbers of its own."""
+    del index
+    return Layer(attention_of(fields, qk_norm=True), Mlp(fields.count("intermediate_size"), gated=False), extra=4)
 
 
 def arcee(fields: Fields, index: int) -> Layer:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, UnknownModel
 from ..units import MIB
-from . import config, gguf, gguf_config, safetensors
+from . import config, gguf, gguf_config, safetensors, vision
 from .spec import FORMATS, ModelSpec, Tensor
 from .strict_json import read_object
 
@@ -64,7 +64,9 @@ def _read_folder(folder: Path, bpw: float | None, form: str | None) -> ModelSpec
     tensors = _read_shards(folder, shards)
     geometry = config.geometry_of(values, folder / "config.json", tensors)
     kind = _format_of(folder, tensors, config.quantization_of(values, folder / "config.json"))
-    return ModelSpec(folder.resolve().name, folder, kind, geometry, tensors)
+    wanted = vision.processor_files(geometry.architecture) if kind == "exl3" else ()
+    missing = "" if not wanted or any((folder / name).is_file() for name in wanted) else wanted[0]
+    return ModelSpec(folder.resolve().name, folder, kind, geometry, tensors, missing=missing)
 
 
 def _refuse_bpw(path: Path, bpw: float | None) -> None:

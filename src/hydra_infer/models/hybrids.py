@@ -7,19 +7,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..errors import UnknownModel
+from .deepseek_v4 import mixing_bytes
 from .families import MAX_EXPERTS, Reader, attention_of, dense_of, experts_of
 from .fields import MAX_LAYERS, Fields
-from .latents import latent_of
+from .latents import glm_dsa, latent_of
 from .spec import Layer, Mixer, Mlp, Recurrent, ShortConv
 
 __all__ = [
+    "bailing",
+    "glm5_next",
     "kimi_linear",
     "lfm2",
     "nemotron",
     "nemotron_blocks",
+    "olmo_hybrid",
     "qwen_hybrid",
 ]
+
+
+# The tokens of a page: pooled keys never straddle one (cache/mla.py).
+PAGE = 256
 
 
 def qwen_hybrid(moe: bool, form: str) -> Reader:
@@ -83,6 +90,46 @@ def kimi_linear(fields: Fields, index: int) -> Layer:
     )
 
 
+def bailing(fields: Fields, index: int) -> Layer:
+    """Kimi Delta Attention with direct gates; latent attention closes every group of layers, and has what is left over."""
+    group, layers = fields.count("layer_group_size", most=MAX_LAYERS), fields.count("num_hidden_layers", most=MAX_LAYERS)
+    heads = fields.count("num_attention_heads")
+    mixer: Mixer
+    if (index + 1) % group == 0 or index >= layers // group * group:
+        gated = fields.values.get("gated_attention_proj_granularity_type") == "head_wise"
+        mixer = replace(latent_of(fields, None), key="attention", output="dense", head_gate=gated)
+    else:
+        width = fields.count("head_dim")
+        mixer = Recurrent(heads, heads, width, width, fields.count("short_conv_kernel_size"), "kda direct", key="attention")
+    if index < fields.natural("first_k_dense_replace", 0):
+        return Layer(mixer, dense_of(fields, column_bytes=4))
+    experts = experts_of(fields, "moe_intermediate_size", "num_experts")
+    shared = experts.intermediate * fields.natural("num_shared_experts", 0, most=MAX_EXPERTS)
+    return Layer(mixer, replace(experts, shared=shared, router_vectors=4 * experts.experts))
+
+
+def olmo_hybrid(fields: Fields, index: int) -> Layer:
+    """Gated DeltaNet, and attention with norms over the whole width of queries and keys; neither is promoted."""
+    mixer = _qwen_mixer(fields, index, "olmo")
+    if not isinstance(mixer, Recurrent):
+        attention = attention_of(fields, bias=False)
+        mixer = replace(attention, vectors=attention.q_width + attention.kv_width)
+    return Layer(mixer, dense_of(fields, column_bytes=4))
+
+
+def glm5_next(fields: Fields, index: int) -> Layer:
+    """Kimi Delta Attention and sparse latent attention whose indexer pools its keys, over several residual streams."""
+    linear = fields.values.get("linear_attn_config")
+    inner = Fields(fields.path, linear if isinstance(linear, dict) else {})
+    layer = glm_dsa(fields, index, pool=fields.count("index_kpool", most=PAGE))
+    if fields.word("layer_types", index, ("linear_attention", "deepseek_sparse_attention")) == "linear_attention":
+        heads, width = inner.count("num_heads"), inner.count("head_dim")
+        mixer = Recurrent(heads, heads, width, width, inner.count("short_conv_kernel_size"), "kda", key="self_attn")
+        layer = replace(layer, attention=mixer)
+    # Before the head the streams are averaged, without weights.
+    return replace(layer, extra=2 * mixing_bytes(fields.count("hc_mult", 4, 64), fields.count("hidden_size")))
+
+
 def lfm2(moe: bool) -> Reader:
     """Short convolutions, and attention on some layers."""
 
@@ -108,7 +155,9 @@ def nemotron_blocks(fields: Fields) -> int:
 
 def _nemotron_pattern(fields: Fields) -> str:
     """One letter per block: M Mamba 2, * attention, - feed-forward, E experts."""
-    types = fields.values.get("layers_block_type")
+    types, blocks = fields.values.get("layers_block_type"), fields.values.get("block_configs")
+    if types is None and isinstance(blocks, list):
+        types = [block.get("block_type") if isinstance(block, dict) else None for block in blocks]
     if isinstance(types, list):
         letters = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
         return "".join(letters.get(str(kind), "?") for kind in types)
@@ -119,9 +168,7 @@ def _nemotron_pattern(fields: Fields) -> str:
 
 
 def nemotron(fields: Fields, index: int) -> Layer:
-    """Blocks of one mixer or one feed-forward part each, all without a gate."""
-    if fields.values.get("block_configs") is not None:
-        raise UnknownModel(f"{fields.path}: exllamav3 knows block_configs, the planner does not yet")
+    """Blocks of one mixer or one feed-forward part each, all without a gate; experts may differ from block to block."""
     match _nemotron_pattern(fields)[index]:
         case "M":
             return Layer(_mamba(fields), None, norms=1)
@@ -130,9 +177,21 @@ def nemotron(fields: Fields, index: int) -> Layer:
         case "-":
             return Layer(None, Mlp(fields.count("intermediate_size"), gated=False, column_bytes=6, key="mixer"), norms=1)
         case "E":
-            return Layer(None, _nemotron_experts(fields), norms=1)
+            return Layer(None, _nemotron_experts(_own_experts(fields, index)), norms=1)
         case other:
             raise fields.fail("hybrid_override_pattern", f"has the unknown block {other!r}")
+
+
+def _own_experts(fields: Fields, index: int) -> Fields:
+    """What a pruned ("Puzzle") model says of one block's experts stands before what it says of all."""
+    blocks = fields.values.get("block_configs")
+    if blocks is None:
+        return fields
+    block = blocks[index] if isinstance(blocks, list) and index < len(blocks) else None
+    if not isinstance(block, dict):
+        raise fields.fail("block_configs", f"does not describe block {index}")
+    names = ("moe_intermediate_size", "n_routed_experts", "num_experts_per_tok")
+    return Fields(fields.path, {**fields.values, **{name: block[name] for name in names if name in block}})
 
 
 def _mamba(fields: Fields) -> Recurrent:

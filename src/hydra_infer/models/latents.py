@@ -24,10 +24,13 @@ def deepseek(fields: Fields, index: int) -> Layer:
     return Layer(latent_of(fields, None), _deepseek_mlp(fields, index < fields.natural("first_k_dense_replace", 3)))
 
 
-def glm_dsa(fields: Fields, index: int) -> Layer:
-    """Latent attention over chosen tokens; some layers have an indexer, the others use the last one's choice."""
+def glm_dsa(fields: Fields, index: int, pool: int = 0) -> Layer:
+    """Latent attention over chosen tokens; some layers have an indexer, the others use the last one's choice.
+
+    The indexer also looks at every `pool` keys as one where that is not 0.
+    """
     full = fields.word("indexer_types", index, ("full", "shared")) == "full"
-    indexer = Indexer(fields.count("index_n_heads"), fields.count("index_head_dim")) if full else None
+    indexer = Indexer(fields.count("index_n_heads"), fields.count("index_head_dim"), pool) if full else None
     if fields.values.get("mlp_layer_types") is None:
         dense = index < fields.natural("first_k_dense_replace", 3)
     else:

@@ -48,9 +48,10 @@ class Attention:
 
     `window` is the number of tokens a query looks back where that is limited, else None; with `ring` the engine keeps only
     that window, per slot, instead of pages for the whole context. `gate`: "" for none, "query" where the query projection
-    has the gate's columns too, "full" for a projection as wide as the queries, called `gate_key`. `no_values`: values are
-    the keys; `plain_output`: the output projection is never quantised. `vectors` are the 16-bit elements beside the matrices
-    (norms of queries and keys, sinks).
+    has the gate's columns too, "full" for a projection as wide as the queries, called `gate_key`, "heads" for one with a
+    column per head, in 16 bit. `no_values`: values are the keys; with a `v_dim` values are narrower than `head_dim`, which
+    only the output projection shows. `plain_output`: the output projection is never quantised. `vectors` are the 16-bit
+    elements beside the matrices (norms of queries and keys, sinks).
     """
 
     heads: int
@@ -63,6 +64,7 @@ class Attention:
     o_bias: bool = False
     plain_output: bool = False
     no_values: bool = False
+    v_dim: int | None = None
     vectors: int = 0
     key: str = "self_attn"
     output: str = "o_proj"
@@ -96,7 +98,8 @@ class Indexer:
 class Latent:
     """Multi-head latent attention: a token leaves one latent of `kv_rank` and one rotary key of `rope_dim`, for all heads.
 
-    `q_rank` is None where queries are projected directly. `indexer` is set on the layers that have one of their own.
+    `q_rank` is None where queries are projected directly. `indexer` is set on the layers that have one of their own,
+    `head_gate` where outputs pass a gate with a column per head, `g_proj`.
     """
 
     heads: int
@@ -106,7 +109,9 @@ class Latent:
     rope_dim: int
     v_dim: int
     indexer: Indexer | None = None
+    head_gate: bool = False
     key: str = "self_attn"
+    output: str = "o_proj"
 
     @property
     def q_width(self) -> int:
@@ -129,7 +134,7 @@ class Recurrent:
     `k_dim` and `v_dim` are per head (Mamba's state size and head dimension), `conv` is the width of the convolution.
     `form`: "fused" and "split" are Gated DeltaNet with two input projections or with four, "kda" is Kimi Delta Attention, which
     forgets per channel, "mamba" is Mamba 2.
-    `conv_bias` as the file has it.
+    "olmo" is "split" under other names, "kda direct" is "kda" with gates of full rank. `conv_bias` as the file has it.
     """
 
     k_heads: int
@@ -228,8 +233,10 @@ class Mlp:
     bytes of the router beside its matrix. `column_bytes` are held per column and token while it runs: gate, up and, unless
     both are 16 bit, the activation (exllamav3's interm_dtype: 32 bit 10, 16 bit 4, unset 6).
 
+    The shared expert has `shared_column_bytes` where it is not held like the usual ones, in 16 bit.
+
     The rest are keys of tensors: the block's, `names` of up, gate and down, and below the block's key those of the router's
-    matrix and of the shared expert, with its `shared_names` where they are others.
+    matrix, of the experts and of the shared expert, with its `shared_names` where they are others.
     """
 
     intermediate: int
@@ -242,9 +249,11 @@ class Mlp:
     latent: int | None = None
     router_vectors: int = 0
     column_bytes: int = 10
+    shared_column_bytes: int | None = None
     key: str = "mlp"
     names: tuple[str, str, str] = ("up_proj", "gate_proj", "down_proj")
     router: str = "gate"
+    experts_key: str = "experts"
     shared_key: str = "shared_experts"
     shared_names: tuple[str, str, str] | None = None
 
@@ -333,7 +342,10 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model as its files describe it. `tensors` is empty for a config.json without weights; then `bpw` is set."""
+    """A model as its files describe it. `tensors` is empty for a config.json without weights; then `bpw` is set.
+
+    `missing` names the file exllamav3 wants beside the weights where the folder lacks it.
+    """
 
     name: str
     path: Path
@@ -341,3 +353,4 @@ class ModelSpec:
     geometry: Geometry
     tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     bpw: float | None = None
+    missing: str = ""

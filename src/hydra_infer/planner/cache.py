@@ -71,9 +71,12 @@ def _latent_bytes(mixer: Latent, rate: CacheRate, tokens: int) -> Size:
     plain = mixer.rope_dim
     if mixer.indexer is not None:
         plain += mixer.indexer.head_dim
-        if mixer.indexer.pool:
-            plain += mixer.indexer.head_dim // mixer.indexer.pool
-    return Size(latent + 2 * plain * tokens)
+    pooled = 0
+    if mixer.indexer is not None and mixer.indexer.pool:
+        # Beside every key the weights it has in its pool, and the pooled keys themselves.
+        plain += mixer.indexer.head_dim
+        pooled = tokens // mixer.indexer.pool * mixer.indexer.head_dim
+    return Size(latent + 2 * (plain * tokens + pooled))
 
 
 def _compressed_bytes(mixer: Compressed, rate: CacheRate, tokens: int) -> Size:

@@ -1,14 +1,13 @@
 """ExLlamaV2's manual split: which module goes to which card, by its own count of weights and scratch, without the cache.
 
-Source: exllamav2 0.3.2, model.py (set_device_map), attn.py and mlp.py (scratch_space, temp_attn_size), linear.py. Assumes that
-flash-attn is installed, as its batched generator needs.
+Source: exllamav2 0.3.2, model.py (set_device_map), attn.py, mlp.py and moe_mlp.py (scratch_space, temp_attn_size), linear.py.
+Assumes that flash-attn is installed, as its batched generator needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..errors import ConfigError
 from ..models.spec import Attention, Geometry, Mlp
 from ..units import Size
 from .transient import MAX_DEQUANTISED
@@ -27,7 +26,7 @@ def device_map(geometry: Geometry, weights: Weights, split: Sequence[Size], *, r
     """The card of each attention, feed-forward block, of the norm and the head; False where there is not enough space.
 
     `split` are bytes per card, `rows` the longest prompt read at once, `tokens` the context. Modules without space are put on
-    the last card. Raises ConfigError for mixtures of experts.
+    the last card.
     """
     first = geometry.plain_layers()[0][0]
     shared = 4 * first.head_dim * tokens + 2 * geometry.hidden * rows + 2 * rows * rows
@@ -53,11 +52,11 @@ def _modules(geometry: Geometry, weights: Weights, rows: int, tokens: int) -> It
     """Weights, scratch and attention scores of every module. The group maps made while loading are not in its count."""
     hidden = geometry.hidden
     for (attention, mlp), loaded in zip(geometry.plain_layers(), weights.layers, strict=True):
-        if mlp.experts:
-            raise ConfigError("gpu_split for exl2 with experts is not planned yet", hint="leave gpu_split= out")
         maps = 4 * (3 * hidden + attention.q_width)
-        yield loaded.attention - maps, _attention(hidden, attention, rows, tokens), _scores(attention, rows, tokens)
-        yield loaded.mlp - 4 * (2 * hidden + mlp.intermediate), _feed(hidden, mlp, rows), 0
+        # Norms of queries and keys it counts as long as the hidden state (rmsnorm.py, weight_footprint).
+        norms = 2 * (2 * hidden - attention.vectors) if attention.vectors else 0
+        yield loaded.attention - maps + norms, _attention(hidden, attention, rows, tokens), _scores(attention, rows, tokens)
+        yield loaded.mlp - 4 * (2 * hidden + mlp.intermediate) * max(1, mlp.experts), _feed(hidden, mlp, rows), 0
     yield weights.norm, 0, 0
     yield weights.head - 4 * hidden, 2 * min(hidden * geometry.vocab, MAX_DEQUANTISED), 0
 
@@ -75,5 +74,8 @@ def _scores(attention: Attention, rows: int, tokens: int) -> int:
 
 
 def _feed(hidden: int, mlp: Mlp, rows: int) -> int:
+    if mlp.experts:
+        buffers = 2 * rows * (2 * hidden + 2 * mlp.intermediate + mlp.experts) + 5 * SLACK
+        return buffers + 2 * min(hidden * mlp.intermediate, MAX_DEQUANTISED)
     buffers = 2 * rows * (hidden + 2 * max(hidden, mlp.intermediate)) + 3 * SLACK
     return buffers + 2 * min(hidden * mlp.intermediate, MAX_DEQUANTISED)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..errors import UnknownModel
 from ..models.architectures import KNOWN_TO_EXLLAMAV3
 from ..units import GIB, MIB, Size
-from . import overhead, parallel, transient
+from . import exl2_parallel, overhead, parallel, transient
 from .cache import cache_bytes, pages
 from .device_map import device_map
 from .place import Piece, Pile, fill
@@ -62,6 +62,8 @@ def lay_out(request: Request) -> Outcome:
 
 
 def _tensor(request: Request) -> Outcome:
+    if _is_v2(request):
+        return exl2_parallel.lay_out(request, tokens=_tokens(request), rows=_rows(request))
     history = request.drafter.tokens if request.drafter else 0
     kept = [_reserve(request, index) for index in range(len(request.gpus))]
     return parallel.lay_out(request, tokens=_tokens(request), rows=_rows(request), kept=kept, history=history)

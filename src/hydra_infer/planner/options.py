@@ -42,9 +42,16 @@ def _exllamav3(plan: Plan) -> dict[str, Any]:
 
 
 def _exllamav2(plan: Plan) -> dict[str, Any]:
-    """`class` is the cache's; `reserve_vram` is bytes. The cache is made lazily, before the weights are loaded."""
+    """`class` is the cache's; `reserve_vram` is bytes. The cache is made lazily, before the weights are loaded.
+
+    Tensor parallel has a loader of its own (load_tp), and its cache, ExLlamaV2Cache_TP of that class, is made afterwards.
+    """
     names = {"fp16": "ExLlamaV2Cache", "fp8": "ExLlamaV2Cache_8bit"}
     kind = names.get(plan.request.rate.name, f"ExLlamaV2Cache_{plan.request.rate.name.upper()}")
+    if plan.split == "tensor":
+        load: dict[str, Any] = {"expect_cache_tokens": plan.cache_tokens, "expect_cache_base": kind}
+        load |= {} if plan.gpu_split is None else {"gpu_split": plan.gpu_split}
+        return {"cache": {"class": "ExLlamaV2Cache_TP", "base": kind, "max_seq_len": plan.cache_tokens}, "load": load}
     cache = {"class": kind, "max_seq_len": plan.cache_tokens, "lazy": True}
     asked = plan.request.reserve
     return {"cache": cache, "load": {} if asked is None else {"reserve_vram": [int(size) for size in asked]}}

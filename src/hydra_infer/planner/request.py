@@ -156,8 +156,8 @@ def _count(value: Any, name: str, most: int) -> int:
 def _split(split: str, cards: tuple[Gpu, ...], gpu_split: Sequence[float] | None, form: str) -> str:
     if split not in SPLITS:
         raise ConfigError(f"split={split!r} is not known", hint=f"one of {', '.join(SPLITS)}")
-    if split == "tensor" and form in ("exl2", "gguf"):
-        raise ConfigError(f"split='tensor' is not planned yet for {form}", hint="split='layers' is")
+    if split == "tensor" and form == "gguf":
+        raise ConfigError("split='tensor' is not planned yet for gguf", hint="split='layers' is")
     if split != "auto" and not cards:
         raise ConfigError(f"split={split!r} needs a card, and there is none", hint="leave split= out")
     if gpu_split is not None and split == "single":

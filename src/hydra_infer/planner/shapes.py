@@ -83,9 +83,13 @@ def _attention(mixer: Attention, hidden: int) -> Parts:
     inputs = [Shape("q_proj", hidden, q, "qkv", ATTENTION, bias=mixer.bias)]
     names = ("k_proj",) if mixer.no_values else ("k_proj", "v_proj")
     inputs += [Shape(name, hidden, mixer.kv_width, "qkv", ATTENTION, bias=mixer.bias) for name in names]
-    output = Shape(mixer.output, mixer.q_width, hidden, "" if mixer.plain_output else "o", ATTENTION, bias=mixer.o_bias)
-    gate = Shape(mixer.gate_key, hidden, mixer.q_width, mixer.gate_key, ATTENTION)
-    return Parts((*inputs, output, *((gate,) if mixer.gate == "full" else ())), WORD * mixer.vectors)
+    inner = mixer.heads * (mixer.v_dim or mixer.head_dim)
+    output = Shape(mixer.output, inner, hidden, "" if mixer.plain_output else "o", ATTENTION, bias=mixer.o_bias)
+    gates = {
+        "full": (Shape(mixer.gate_key, hidden, mixer.q_width, mixer.gate_key, ATTENTION),),
+        "heads": (Shape(mixer.gate_key, hidden, mixer.heads),),
+    }
+    return Parts((*inputs, output, *gates.get(mixer.gate, ())), WORD * mixer.vectors)
 
 
 def _latent(mixer: Latent, hidden: int) -> Parts:
@@ -98,7 +102,9 @@ def _latent(mixer: Latent, hidden: int) -> Parts:
         shapes.append(Shape("q_b_proj", mixer.q_rank, mixer.q_width, "q_b_proj", ATTENTION))
     shapes.append(Shape("kv_a_proj_with_mqa", hidden, mixer.kv_rank + mixer.rope_dim, "kv_a_proj_with_mqa", ATTENTION))
     shapes.append(Shape("kv_b_proj", mixer.kv_rank, mixer.heads * (mixer.nope_dim + mixer.v_dim)))
-    shapes.append(Shape("o_proj", mixer.heads * mixer.v_dim, hidden, "o_proj", ATTENTION))
+    shapes.append(Shape(mixer.output, mixer.heads * mixer.v_dim, hidden, mixer.output, ATTENTION))
+    if mixer.head_gate:
+        shapes.append(Shape("g_proj", hidden, mixer.heads))
     vectors = (mixer.q_rank or 0) + mixer.kv_rank
     index = mixer.indexer
     if index is not None:
@@ -107,6 +113,8 @@ def _latent(mixer: Latent, hidden: int) -> Parts:
         shapes.append(Shape("indexer.wk", hidden, index.head_dim))
         shapes.append(Shape("indexer.weights_proj", hidden, index.heads))
         vectors += 2 * index.head_dim
+        # What weighs the keys of a pool: a gate in 16 bit, and in 32 their places in it.
+        vectors += index.head_dim * (hidden + 2 * index.pool) if index.pool else 0
     return Parts(tuple(shapes), WORD * vectors)
 
 
@@ -117,26 +125,36 @@ def _delta(mixer: Recurrent, hidden: int) -> Parts:
         inputs = [Shape("in_proj_qkvz", hidden, mixer.channels + inner, "qkvz", RECURRENT)]
         inputs.append(Shape("in_proj_ba", hidden, 2 * mixer.v_heads))
     else:
+        z, b, a = ("g_proj", "b_proj", "a_proj") if mixer.form == "olmo" else ("in_proj_z", "in_proj_b", "in_proj_a")
         inputs = [
             Shape("in_proj_qkv", hidden, mixer.channels, "qkvz", RECURRENT),
-            Shape("in_proj_z", hidden, inner, "qkvz", RECURRENT),
-            Shape("in_proj_b", hidden, mixer.v_heads),
-            Shape("in_proj_a", hidden, mixer.v_heads),
+            Shape(z, hidden, inner, "qkvz", RECURRENT),
+            Shape(b, hidden, mixer.v_heads),
+            Shape(a, hidden, mixer.v_heads),
         ]
     vectors = 4 * mixer.v_heads + WORD * (mixer.v_heads + mixer.channels * mixer.conv + mixer.v_dim)
-    return Parts((*inputs, Shape("out_proj", inner, hidden, "o", RECURRENT)), vectors)
+    output = "o_proj" if mixer.form == "olmo" else "out_proj"
+    return Parts((*inputs, Shape(output, inner, hidden, "o", RECURRENT)), vectors)
 
 
 def _kda(mixer: Recurrent, hidden: int) -> Parts:
-    """Gates of low rank, to forget per channel and for the output, stay in 16 bit; time steps are per channel too."""
+    """Gates to forget per channel and for the output: of low rank they stay in 16 bit, direct ones are quantised.
+
+    Time steps are per channel too.
+    """
     keys, inner = mixer.k_heads * mixer.k_dim, mixer.v_heads * mixer.v_dim
-    shapes = (
-        Shape("qkv_proj", hidden, mixer.channels, "qkvz", RECURRENT),
-        Shape("b_proj", hidden, mixer.v_heads),
+    gates: tuple[Shape, ...] = (
         Shape("f_a_proj", hidden, mixer.k_dim),
         Shape("f_b_proj", mixer.k_dim, keys),
         Shape("g_a_proj", hidden, mixer.v_dim),
         Shape("g_b_proj", mixer.v_dim, inner),
+    )
+    if mixer.form == "kda direct":
+        gates = tuple(Shape(name, hidden, width, name, RECURRENT) for name, width in (("f_proj", keys), ("g_proj", inner)))
+    shapes = (
+        Shape("qkv_proj", hidden, mixer.channels, "qkvz", RECURRENT),
+        Shape("b_proj", hidden, mixer.v_heads),
+        *gates,
         Shape("o_proj", inner, hidden, "o", RECURRENT),
     )
     return Parts(shapes, 4 * mixer.v_heads + WORD * (keys + mixer.channels * mixer.conv + mixer.v_dim))
@@ -187,7 +205,7 @@ def _experts(feed: Mlp, hidden: int) -> Parts:
     if feed.latent:
         shapes.append(Shape("fc1_latent_proj", hidden, feed.latent, "latent"))
         shapes.append(Shape("fc2_latent_proj", feed.latent, hidden, "latent"))
-    each = _columns(feed, width, feed.intermediate, "experts.{expert}.", REST)
+    each = _columns(feed, width, feed.intermediate, f"{feed.experts_key}.{{expert}}.", REST)
     shapes += [replace(shape, group="block_gud", count=feed.experts) for shape in each]
     if feed.shared:
         priority = REST if feed.gated else RECURRENT
@@ -204,4 +222,4 @@ def _columns(feed: Mlp, rows: int, columns: int, prefix: str, priority: int) -> 
     return (*shapes, Shape(down, columns, rows, f"{prefix}down", priority, bias=feed.bias))
 
 
-RECURRENCES = {"fused": _delta, "split": _delta, "kda": _kda, "mamba": _mamba}
+RECURRENCES = {"fused": _delta, "split": _delta, "olmo": _delta, "kda": _kda, "kda direct": _kda, "mamba": _mamba}

@@ -60,6 +60,8 @@ def cannot(geometry: Geometry) -> ConfigError | None:
     if geometry.architecture in REFUSED or (latent and geometry.architecture == REFUSED_LATENT):
         reason = "it is not implemented for this architecture"
     for mixer in mixers:
+        if isinstance(mixer, Recurrent) and mixer.form == "kda direct":
+            reason = "its gates of full rank are not divided"
         if isinstance(mixer, Latent | ShortConv | Compressed):
             continue  # stays whole, or is divided by groups of heads
         heads = mixer.kv_heads if isinstance(mixer, Attention) else mixer.k_heads
@@ -124,9 +126,11 @@ class _Builder:
         assert isinstance(mixer, Attention)
         width = _width(mixer)
         staged = 0 if self._rate.plain or mixer.ring else 4 * mixer.kv_width
+        # Only sliding_attn.py counts a gate's own projection.
+        counted = [one for one in part.matrices if mixer.ring or one.name != mixer.gate_key]
         return Unit(
             part.key,
-            weights=_stored(part.matrices),
+            weights=_stored(counted),
             cache=cache_bytes(mixer, self._rate, self._tokens),
             state=state_bytes(mixer, self._slots, self._history),
             shares=mixer.kv_heads // width,
@@ -207,7 +211,9 @@ class _Builder:
         yield self._experts(part, feed, [one for one in part.matrices if one not in shared])
         if shared:
             # Of the shared expert only gated ones are held in 16 bit throughout (architecture/*.py, interm_dtype).
-            unit = self._columns(f"{part.key}.{feed.shared_key}", shared, feed.shared, 4 if feed.gated else 6)
+            unit = self._columns(
+                f"{part.key}.{feed.shared_key}", shared, feed.shared, feed.shared_column_bytes or (4 if feed.gated else 6)
+            )
             # block_sparse_mlp.py, shared_coop_ok: run as one more expert, and then on one card.
             fused = feed.gated and not feed.latent and not self._normed_shared and all(one.quantised for one in shared)
             yield replace(unit, whole=fused)
@@ -239,8 +245,9 @@ class _Builder:
             gated=feed.gated,
             batched=of_experts[0].quantised,
         )
+        above = feed.experts_key.rpartition(".")[0]
         return Unit(
-            part.key,
+            f"{part.key}.{above}" if above else part.key,
             every=3 * _stored(router) + _stored(latent),
             weights=_stored(of_experts) + _stored(gate),
             shares=feed.experts,

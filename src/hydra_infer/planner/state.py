@@ -47,7 +47,7 @@ def _recurrent(mixer: Recurrent, history: int) -> int:
     """One slot: the convolution's ring, two states, and the inputs of the last `history` + 1 tokens for a replay."""
     convolution = mixer.channels * (mixer.conv + history) * 2
     state = 2 * mixer.v_heads * mixer.k_dim * mixer.v_dim * (4 if mixer.form == "mamba" else 2)
-    decay = 4 * mixer.v_heads * (mixer.k_dim if mixer.form == "kda" else 1)
+    decay = 4 * mixer.v_heads * (mixer.k_dim if mixer.form.startswith("kda") else 1)
     staged = (history + 1) * (mixer.channels * 2 + mixer.v_heads * 2 + decay)
     return convolution + state + staged
 

@@ -106,6 +106,8 @@ def warnings(plan: Plan) -> Iterator[str]:
         yield f"weights are computed from config.json at {spec.bpw:g} bits per weight: there are no files to read"
     elif other := request.weights.other:
         yield f"{other} in the files are not counted: no layer of the text model uses them"
+    if spec.missing:
+        yield f"{spec.path} has no {spec.missing}: exllamav3 does not load {spec.geometry.architecture} without it"
     for use in plan.devices:
         if use.gpu.processes:
             yield f"{use.gpu.name} is in use: {_holders(use.gpu)}"
