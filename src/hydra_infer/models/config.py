@@ -63,10 +63,10 @@ def _not_covered(name: str, path: Path) -> UnknownModel:
             f"architecture {name!r} ({path}) is a drafter, which runs only beside a main model",
             hint="give the model it drafts for; a drafter of this kind is not counted yet",
         )
+    hint = f"hydra_infer.models.architectures lists the {len(ARCHITECTURES)} that are planned"
     if name in KNOWN_TO_EXLLAMAV3:
-        return UnknownModel(f"architecture {name!r} ({path}): exllamav3 knows it, the planner does not yet")
-    covered = ", ".join(sorted(known.removesuffix("ForCausalLM") for known in ARCHITECTURES))
-    return UnknownModel(f"architecture {name!r} ({path}) is not known to exllamav3 1.6.5", hint=f"covered are {covered}")
+        return UnknownModel(f"architecture {name!r} ({path}): exllamav3 knows it, the planner does not yet", hint=hint)
+    return UnknownModel(f"architecture {name!r} ({path}) is not known to exllamav3 1.6.5", hint=hint)
 
 
 def quantization_of(config: JsonDict, path: Path) -> str | None:
