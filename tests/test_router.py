@@ -256,3 +256,22 @@ def test_an_async_router_of_its_own() -> None:
 
     with FaultServer(hello("a")) as server:
         assert asyncio.run(main(server.url)) == "hello from a"
+
+
+def test_an_async_stream_opens_in_every_way_that_is_usual() -> None:
+    async def main(router: Router) -> list[str]:
+        texts = ["".join([chunk.text async for chunk in router.aio.stream("m", "hi")])]
+        async with router.aio.stream("m", "hi") as stream:
+            texts.append("".join([chunk.text async for chunk in stream]))
+        awaited = await router.aio.stream("m", "hi")
+        texts.append("".join([chunk.text async for chunk in awaited]))
+        router.aio.stream("m", "hi")  # not used: nobody is asked
+        with pytest.raises(ConfigError, match="did you mean"):
+            router.aio.stream("m", "hi", temprature=0)
+        return [*texts, stream.reply.text]
+
+    with FaultServer(hello("a")) as server:
+        router = Router([Backend.openai(server.url, models=["m"])])
+        assert asyncio.run(main(router)) == ["hello from a"] * 4
+        assert len(server.requests) == 3
+        router.close()

@@ -23,7 +23,7 @@ from .transport import door
 from .transport.answer import Told
 from .transport.desk import Desk
 from .transport.detect import detect
-from .transport.stream import AsyncStream, Stream
+from .transport.stream import AsyncStream, OpeningStream, Stream
 from .transport.switchboard import Switchboard
 from .wire.exchange import Event
 from .wire.fields import CHAT, COMPLETION, EMBEDDING, as_messages, check_fields
@@ -277,9 +277,9 @@ class AsyncRouter(_Face):
         """See Router.chat."""
         return await self._read(self._chat(model, messages, fields, "reply"))
 
-    async def stream(self, model: str, messages: Messages, **fields: Any) -> AsyncStream:
-        """See Router.stream: `async for chunk in await router.aio.stream(…)`."""
-        return await self._open(self._chat(model, messages, fields, "stream"))
+    def stream(self, model: str, messages: Messages, **fields: Any) -> OpeningStream:
+        """See Router.stream: `async with router.aio.stream(…) as stream`, `async for chunk in router.aio.stream(…)`."""
+        return OpeningStream(functools.partial(self._open, self._chat(model, messages, fields, "stream")))
 
     async def complete(self, model: str, prompt: str, **fields: Any) -> Reply:
         """See Router.complete."""

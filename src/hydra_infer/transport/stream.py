@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ..errors import DeadlineExceeded, HydraError, StreamBroken
 from ..reply import Assembler, Chunk, Reply, Timings
 from ..wire.exchange import Event
 from .answer import Answer, AsyncAnswer, Told
 
-__all__ = ["AsyncStream", "Stream"]
+__all__ = ["AsyncStream", "OpeningStream", "Stream"]
 
 Clock = Callable[[], float]
 
@@ -157,3 +157,31 @@ class AsyncStream(_Reading):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
+
+
+class OpeningStream:
+    """An AsyncStream that opens when it is used: `async with`, `async for`, or `await` it for the AsyncStream itself."""
+
+    def __init__(self, opening: Callable[[], Awaitable[AsyncStream]]) -> None:
+        self._opening = opening
+        self._stream: AsyncStream | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncStream]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> AsyncStream:
+        return await self._open()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._stream is not None:
+            await self._stream.aclose()
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        return await anext(await self._open())
+
+    async def _open(self) -> AsyncStream:
+        self._stream = self._stream or await self._opening()
+        return self._stream
