@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from .trouble import Failure, Trouble
 
-__all__ = ["MAX_BODY_BYTES", "Decoder", "Event", "Exchange", "WireRequest", "broken"]
+__all__ = ["MAX_BODY_BYTES", "Decoder", "Event", "Exchange", "Receiver", "WireRequest", "broken"]
 
 # A complete body (embeddings of a large batch are the largest honest ones) and an error page both end here.
 MAX_BODY_BYTES = 256 * 2**20
@@ -63,6 +63,28 @@ class Exchange(Protocol):
 
     def end(self) -> list[Event]:
         """The body has ended, as the connection tells it."""
+
+
+class Receiver:
+    """Where an exchange stands in its response: what every dialect keeps, and how every response begins."""
+
+    def __init__(self) -> None:
+        self.answered = False
+        self.finished = False
+        self.failure: Failure | None = None
+        self.moved: str | None = None
+        self._status = 0
+        self._headers: Mapping[str, str] = {}
+        self._decoder = Decoder("")
+        self._body = bytearray()  # of a body that is not a stream, and of a stream not yet known as one
+
+    def head(self, status: int, headers: Mapping[str, str]) -> None:
+        """The response's status and headers (lower-case names)."""
+        self._status, self._headers = status, headers
+        try:
+            self._decoder = Decoder(headers.get("content-encoding", ""))
+        except ValueError as error:
+            self.failure = broken(str(error), status)
 
 
 class Decoder:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..reply import Assembler
-from .exchange import MAX_BODY_BYTES, Decoder, Event, WireRequest, broken
+from .exchange import MAX_BODY_BYTES, Event, Receiver, WireRequest, broken
 from .lines import Lines
 from .openai import Target
 from .question import Question
@@ -47,14 +47,11 @@ _SILENT = frozenset(
 )
 
 
-class OllamaExchange:
+class OllamaExchange(Receiver):
     """One attempt at an Ollama server; see Exchange. `target.context` becomes num_ctx: changing it reloads the model there."""
 
     def __init__(self, question: Question, target: Target) -> None:
-        self.answered = False
-        self.finished = False
-        self.failure: Failure | None = None
-        self.moved: str | None = None
+        super().__init__()
         self._question, self._model = question, target.local_name
         body, self.warnings = self._translated(target)
         self.request = WireRequest(
@@ -63,19 +60,8 @@ class OllamaExchange:
             headers={**question.headers, "accept-encoding": "identity", "content-type": "application/json", **target.headers},
             body=json.dumps(body, ensure_ascii=False).encode(),
         )
-        self._status = 0
-        self._headers: Mapping[str, str] = {}
-        self._decoder = Decoder("")
         self._lines = Lines()
-        self._body = bytearray()
         self._calls = 0
-
-    def head(self, status: int, headers: Mapping[str, str]) -> None:
-        self._status, self._headers = status, headers
-        try:
-            self._decoder = Decoder(headers.get("content-encoding", ""))
-        except ValueError as error:
-            self.failure = broken(str(error), status)
 
     def feed(self, data: bytes) -> list[Event]:
         if self.failure or self.finished:

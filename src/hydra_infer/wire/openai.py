@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from .exchange import MAX_BODY_BYTES, Decoder, Event, WireRequest, broken
+from .exchange import MAX_BODY_BYTES, Event, Receiver, WireRequest, broken
 from .question import Question
 from .splice import Text
 from .sse import SSEParser
@@ -36,12 +36,13 @@ class Target:
     context: int | None = None
 
 
-class OpenAIExchange:
+class OpenAIExchange(Receiver):
     """One attempt in the OpenAI dialect; see Exchange for how it is driven."""
 
     warnings: tuple[str, ...] = ()
 
     def __init__(self, question: Question, target: Target) -> None:
+        super().__init__()
         self._question, self._target = question, target
         self.request = WireRequest(
             method="POST",
@@ -55,14 +56,6 @@ class OpenAIExchange:
             },
             body=question.body_for(target.local_name),
         )
-        self.answered = False
-        self.finished = False
-        self.failure: Failure | None = None
-        self.moved: str | None = None
-        self._status = 0
-        self._headers: Mapping[str, str] = {}
-        self._decoder = Decoder("")
-        self._body = bytearray()  # what arrived before we know whether it is SSE, and bodies that are not
         self._sse: SSEParser | None = None
         self._open_choices: set[int] = set()
         self._ended_choices: set[int] = set()
@@ -70,14 +63,9 @@ class OpenAIExchange:
     # ---- the response, as it comes ---------------------------------------------------------------------------
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
-        self._status, self._headers = status, headers
+        super().head(status, headers)
         if status in _REDIRECTS:
             self._redirect(headers.get("location", ""))
-            return
-        try:
-            self._decoder = Decoder(headers.get("content-encoding", ""))
-        except ValueError as error:
-            self.failure = broken(str(error), status)
 
     def feed(self, data: bytes) -> list[Event]:
         if self.failure or self.finished:
