@@ -165,7 +165,6 @@ class Assembler:
         backend: str | None = None,
         attempts: tuple[Any, ...] = (),
         warnings: tuple[str, ...] = (),
-        draft: JsonDict | None = None,
     ) -> Reply:
         """The Reply for what was fed in. `model` replaces the server's own name; `timings` is what the caller measured."""
         raw = self.body()
@@ -184,7 +183,7 @@ class Assembler:
             backend=backend,
             attempts=attempts,
             warnings=warnings,
-            draft=draft,
+            draft=_draft(raw),
             raw=raw,
         )
 
@@ -253,6 +252,15 @@ def _text(value: Any) -> str:
 
 def _reasoning(message: Mapping[str, Any]) -> str:
     return next((message[key] for key in REASONING_KEYS if isinstance(message.get(key), str)), "")
+
+
+def _draft(body: Mapping[str, Any]) -> JsonDict | None:
+    """What drafting came to, from `timings` as llama.cpp writes them: tokens drafted, of those accepted, and their share."""
+    told = body.get("timings")
+    if not isinstance(told, Mapping) or not told.get("draft_n"):
+        return None
+    drafted, accepted = told["draft_n"], told.get("draft_n_accepted", 0)
+    return {"tokens": drafted, "accepted": accepted, "acceptance": accepted / drafted}
 
 
 def _timings(body: Mapping[str, Any], measured: Timings) -> Timings:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import synthetic
 
 from hydra_infer import planning
 from hydra_infer.engines import llama_server
@@ -30,15 +29,6 @@ def test_echo_needs_no_model() -> None:
 def test_a_misspelt_engine_is_named() -> None:
     with pytest.raises(ConfigError, match="'lamacpp' is not known .*did you mean 'llamacpp'"):
         load("x.gguf", engine="lamacpp")
-
-
-@pytest.mark.parametrize(("make", "engine"), [(synthetic.exl3, "exllamav3"), (synthetic.exl2, "exllamav2")])
-def test_a_model_without_a_driver_is_refused_by_name(tmp_path: Path, make: Any, engine: str) -> None:
-    folder = make(tmp_path / "model", synthetic.LLAMA_1B, 4.0)
-    for asked in ("auto", engine, "llamacpp"):
-        with pytest.raises(LoadError, match=f"{engine}, has no driver in this version.*GGUF") as caught:
-            load(folder, engine=asked)
-    assert str(folder) in str(caught.value)
 
 
 def test_an_engine_for_another_format_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from synthetic import LLAMA_1B, LLAMA_70B, QWEN3_235B
 
-from hydra_infer import Gpu, Plan, UnknownModel
+from hydra_infer import ConfigError, Gpu, Plan, UnknownModel
 from hydra_infer.models.config import geometry_of
 from hydra_infer.models.spec import ModelSpec
 from hydra_infer.planner.request import Request
@@ -217,3 +217,12 @@ def test_exllamav2_ends_at_a_card_without_room_for_its_reserve() -> None:
     # ExLlamaV3 goes on to the next card; so does ExLlamaV2 from the last it needs.
     assert plan(LLAMA_70B, 3.5, gpus=[busy, *CARDS], split="layers", context=4096).fits
     assert plan(LLAMA_70B, 3.5, "exl2", gpus=[*CARDS, busy], split="layers", context=4096).fits
+
+
+def test_auto_on_cards_without_any_room_says_by_how_much() -> None:
+    """A tensor split cannot even be tried where the reserves take all that is free; the answer is still a plan."""
+    full = plan(LLAMA_1B, 4.0, gpus=[Gpu("RTX 5090", free=0.3), Gpu("RTX 4090", free=0.3)])
+    assert (full.fits, full.split) == (False, "layers")
+    assert "too little" in full.why
+    with pytest.raises(ConfigError, match="no card has any memory"):
+        full.replan(split="tensor")

@@ -36,6 +36,11 @@ def test_exllamav2() -> None:
     assert made["load"] == {"reserve_vram": [2**30, 2**29]}
     assert options(form="exl2")["cache"]["class"] == "ExLlamaV2Cache"
     assert options(form="exl2")["load"] == {}
+    by_hand = options(form="exl2", gpu_split=[24, 16])
+    assert by_hand == {"cache": {"class": "ExLlamaV2Cache", "max_seq_len": 8192}, "load": {"gpu_split": [24.0, 16.0]}}
+    alone = options(LLAMA_1B, "exl2", gpus=["RTX 3060", "RTX 5090"])
+    assert alone["load"] == {"gpu_split": [0.0, 99999.0]}
+    assert "lazy" not in alone["cache"]
 
 
 def test_llamacpp() -> None:

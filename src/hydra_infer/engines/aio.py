@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..reply import Embeddings, Reply
     from .core import Core
     from .driver import EngineInfo, Memory
+    from .load_report import LoadReport
     from .progress import Progress
     from .request import Messages
 
@@ -34,6 +35,10 @@ class AsyncEngine:
     @property
     def info(self) -> EngineInfo:
         return self._core.info
+
+    @property
+    def load_report(self) -> LoadReport | None:
+        return self._core.load_report
 
     async def chat(self, messages: Messages, **options: Any) -> Reply:
         return await self._whole(self._core.chat(messages, options))
@@ -72,6 +77,9 @@ class AsyncEngine:
 
     async def memory(self) -> Memory:
         return self._core.memory()
+
+    async def reload(self) -> None:
+        await asyncio.wrap_future(self._core.reload())
 
     async def close(self) -> None:
         # It waits for a process or a thread to end, which the loop must not.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..reply import Embeddings, Reply
     from .driver import Driver, EngineInfo, Memory
+    from .load_report import LoadReport
     from .request import Messages
 
 __all__ = ["Core"]
@@ -28,8 +29,10 @@ COUNTS = ("in_flight", "finished", "failed", "cancelled", "prompt_tokens", "comp
 class Core:
     """Starts things and never waits for them: jobs are read, and futures awaited, by the faces."""
 
-    def __init__(self, driver: Driver, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._driver, self._clock = driver, clock
+    def __init__(
+        self, driver: Driver, load_report: LoadReport | None = None, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._driver, self.load_report, self._clock = driver, load_report, clock
         # Reentrant: a dropped stream may end its job, and count it, wherever Python collects it.
         self._lock = threading.RLock()
         self._counts: Counter[str] = Counter()
@@ -98,6 +101,10 @@ class Core:
     def memory(self) -> Memory:
         self._check_open()
         return self._driver.memory()
+
+    def reload(self) -> Future[None]:
+        self._check_open()
+        return self._driver.reload()
 
     def close(self) -> None:
         with self._lock:

@@ -84,5 +84,8 @@ class Driver(Protocol):
 
     def memory(self) -> Memory: ...
 
+    def reload(self) -> Future[None]:
+        """Load again what a fault has taken down; nothing to do where it is loaded. Raises LoadError where it cannot be."""
+
     def close(self) -> None:
         """Free everything, fail what is in flight with LoadError, return when it is done. A second call does nothing."""

@@ -92,6 +92,9 @@ class EchoDriver:
     def memory(self) -> Memory:
         return Memory()
 
+    def reload(self) -> Future[None]:
+        return self.thread.call(lambda: None)
+
     def close(self) -> None:
         self.thread.close()
 

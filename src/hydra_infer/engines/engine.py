@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..reply import Embeddings, Reply
     from .aio import AsyncEngine
     from .driver import Driver, EngineInfo, Memory
+    from .load_report import LoadReport
     from .progress import Progress
     from .request import Messages
 
@@ -30,13 +31,20 @@ class Engine:
     Safe from many threads and event loops at once. `clock` gives the seconds that replies are timed with.
     """
 
-    def __init__(self, driver: Driver, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._core = Core(driver, clock=clock)
+    def __init__(
+        self, driver: Driver, *, load_report: LoadReport | None = None, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._core = Core(driver, load_report, clock=clock)
 
     @property
     def info(self) -> EngineInfo:
         """What is loaded: engine, model, context, slots, format."""
         return self._core.info
+
+    @property
+    def load_report(self) -> LoadReport | None:
+        """What loading took on each device, beside what was predicted; None where nothing was loaded ("echo")."""
+        return self._core.load_report
 
     @property
     def aio(self) -> AsyncEngine:
@@ -106,6 +114,10 @@ class Engine:
     def memory(self) -> Memory:
         """Bytes in use now, in system memory and on each card."""
         return self._core.memory()
+
+    def reload(self) -> None:
+        """Load the model again after a fault took it down; nothing happens where it is loaded. Raises what loading raises."""
+        self._core.reload().result()
 
     def close(self) -> None:
         """Free everything; what is in flight fails with LoadError. A second call does nothing."""

@@ -11,6 +11,7 @@ import json
 import re
 import threading
 import weakref
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +23,6 @@ from .request import OPENAI
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from concurrent.futures import Future
 
     from .job import Job
 
@@ -114,6 +114,14 @@ class LlamaCppDriver:
 
     def memory(self) -> Memory:
         return Memory(host=self._server.memory())
+
+    def reload(self) -> Future[None]:
+        """Raises LoadError where the process has ended: a new one has another address and key, so it is another Engine."""
+        if not self._server.alive:
+            raise LoadError(self._server.ending(), hint="load the model again", log=self._server.log)
+        loaded: Future[None] = Future()
+        loaded.set_result(None)
+        return loaded
 
     def close(self) -> None:
         with self._lock:

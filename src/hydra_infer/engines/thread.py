@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ..errors import HydraError, LoadError
 
@@ -47,25 +47,36 @@ class Stepper(Protocol):
     def close(self) -> None: ...
 
 
-class EngineThread:
-    """Runs the Stepper that `make` builds, on one thread, until `close()` or the end of the program.
+S = TypeVar("S", bound=Stepper)
 
-    The constructor returns when `make` has, and raises what it raised. The thread is not a daemon (it would be cut off
-    inside CUDA at exit); instead it ends by itself when it is idle and the main thread is over.
+
+class EngineThread(Generic[S]):
+    """Runs the Stepper that `make` builds (`stepper`), on one thread, until `close()` or the end of the program.
+
+    The constructor returns when `make` has, and raises what it raised; `wait` does its waiting, on the caller's thread, and
+    may do more meanwhile. The thread is not a daemon (it would be cut off inside CUDA at exit); instead it ends by itself
+    when it is idle and the main thread is over.
     """
 
-    def __init__(self, make: Callable[[], Stepper], *, name: str = "hydra-engine") -> None:
+    def __init__(
+        self,
+        make: Callable[[], S],
+        *,
+        name: str = "hydra-engine",
+        wait: Callable[[Future[S]], object] = Future.result,
+    ) -> None:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         # Reentrant: cancel() may come out of a __del__ while this very thread is inside another call.
         self._door = threading.RLock()
         self._closed = False
         self._fault: HydraError | None = None
         self._active: list[Job] = []
-        ready: Future[Stepper] = Future()
+        ready: Future[S] = Future()
         self._thread = threading.Thread(target=self._run, args=(make, ready), name=name)
         self._thread.start()
         try:
-            self._stepper = ready.result()
+            wait(ready)
+            self.stepper: S = ready.result()
         except BaseException:
             self._closed = True  # when the wait was interrupted, what is being made is closed again at once
             raise
@@ -111,13 +122,13 @@ class EngineThread:
 
     # ---- on the thread
 
-    def _run(self, make: Callable[[], Stepper], ready: Future[Stepper]) -> None:
+    def _run(self, make: Callable[[], S], ready: Future[S]) -> None:
         try:
             stepper = make()
         except BaseException as error:  # noqa: BLE001  whoever waits for `ready` must get it
             ready.set_exception(error)
             return
-        self._stepper = stepper
+        self.stepper = stepper
         ready.set_result(stepper)
         pause = IDLE_POLL
         while not self._closed:
@@ -143,7 +154,7 @@ class EngineThread:
 
     def _step(self) -> float:
         try:
-            pause = self._stepper.iterate()
+            pause = self.stepper.iterate()
         except Exception as error:  # noqa: BLE001  whatever an engine raises, its jobs must end
             pause = 0.0
             for job in self._active:
@@ -159,7 +170,7 @@ class EngineThread:
             job.fail(self._fault)
             return
         try:
-            self._stepper.enqueue(job)
+            self.stepper.enqueue(job)
         except Exception as error:  # noqa: BLE001  it is this job's error, and only this job's
             job.fail(_named(error))
         else:
@@ -168,7 +179,7 @@ class EngineThread:
     def _drop(self, job: Job) -> None:
         if self._fault is None:
             try:
-                self._stepper.cancel(job)
+                self.stepper.cancel(job)
             except Exception as error:  # noqa: BLE001  an engine that cannot even drop a job is over
                 self._fault = _named(error)
                 self._shut()

@@ -31,5 +31,5 @@ def model_file(model: str | os.PathLike[str]) -> Path:
 
 
 def model_name(model: str | os.PathLike[str]) -> str:
-    """What such a model is called in replies: the bundled one's name, else the file's without its ending."""
-    return SMOLLM2 if str(model) == SMOLLM2 else Path(model).stem
+    """What such a model is called in replies: the bundled one's name, else the folder's, or the .gguf's without its ending."""
+    return SMOLLM2 if str(model) == SMOLLM2 else Path(model).name.removesuffix(".gguf")

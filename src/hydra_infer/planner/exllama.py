@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ..errors import UnknownModel
+from ..errors import ConfigError, UnknownModel
 from ..models.architectures import KNOWN_TO_EXLLAMAV3
 from ..units import GIB, MIB, Size
 from . import exl2_parallel, overhead, parallel, transient
@@ -79,7 +79,10 @@ def _faster(request: Request, layers: Outcome) -> Outcome:
     theirs = speed(request, layers)
     if layers.fits and not theirs.judged:
         return layers  # before the recurrence of a tensor split, which takes ten times as long as all the rest
-    tensor = _tensor(request)
+    try:
+        tensor = _tensor(request)
+    except ConfigError:  # the reserves leave nothing to split over, and the layer split says by how much
+        return layers
     if not tensor.fits or not layers.fits:
         return tensor if tensor.fits else layers
     ours = speed(request, tensor)

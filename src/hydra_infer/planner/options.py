@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["engine_options"]
 
+# What exllamav2 0.3.2, model.py, itself grants to a card that is to take everything, in GiB.
+WHOLE_CARD = 99999.0
+
 
 def engine_options(plan: Plan) -> dict[str, Any]:
     """Arguments by the engine's own names: of its cache (`cache`) and its loader (`load`); llama.cpp has one set."""
@@ -42,19 +45,25 @@ def _exllamav3(plan: Plan) -> dict[str, Any]:
 
 
 def _exllamav2(plan: Plan) -> dict[str, Any]:
-    """`class` is the cache's; `reserve_vram` is bytes. The cache is made lazily, before the weights are loaded.
+    """`class` is the cache's. `gpu_split` is GiB by card, `reserve_vram` bytes; a `lazy` cache is made before the weights.
 
-    Tensor parallel has a loader of its own (load_tp), and its cache, ExLlamaV2Cache_TP of that class, is made afterwards.
+    One card, or a split by hand, is load(gpu_split=…), and layers by room load_autosplit(reserve_vram=…); tensor parallel has
+    a loader of its own (load_tp), and its cache, ExLlamaV2Cache_TP of that class, is made afterwards.
     """
+    request = plan.request
     names = {"fp16": "ExLlamaV2Cache", "fp8": "ExLlamaV2Cache_8bit"}
-    kind = names.get(plan.request.rate.name, f"ExLlamaV2Cache_{plan.request.rate.name.upper()}")
+    kind = names.get(request.rate.name, f"ExLlamaV2Cache_{request.rate.name.upper()}")
     if plan.split == "tensor":
         load: dict[str, Any] = {"expect_cache_tokens": plan.cache_tokens, "expect_cache_base": kind}
         load |= {} if plan.gpu_split is None else {"gpu_split": plan.gpu_split}
         return {"cache": {"class": "ExLlamaV2Cache_TP", "base": kind, "max_seq_len": plan.cache_tokens}, "load": load}
-    cache = {"class": kind, "max_seq_len": plan.cache_tokens, "lazy": True}
-    asked = plan.request.reserve
-    return {"cache": cache, "load": {} if asked is None else {"reserve_vram": [int(size) for size in asked]}}
+    cache = {"class": kind, "max_seq_len": plan.cache_tokens}
+    if plan.split == "single":
+        return {"cache": cache, "load": {"gpu_split": [0.0] * _only(plan) + [WHOLE_CARD]}}
+    if request.gpu_split is not None:
+        return {"cache": cache, "load": {"gpu_split": [size.gib for size in request.gpu_split]}}
+    asked = request.reserve
+    return {"cache": cache | {"lazy": True}, "load": {} if asked is None else {"reserve_vram": [int(size) for size in asked]}}
 
 
 def _llamacpp(plan: Plan) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .report import Plan
     from .request import Request
 
-__all__ = ["tabby_config"]
+__all__ = ["tabby_config", "tabby_load"]
 
 # The caches a draft can have; the main model may have any "k,v" bits.
 _DRAFT_MODES = ("fp16", "q8", "q6", "q4")
@@ -48,6 +48,12 @@ def tabby_config(plan: Plan) -> str:
     if request.drafter is not None:
         lines += _block("draft_model", _draft(request, request.drafter))
     return "\n".join(lines) + "\n"
+
+
+def tabby_load(plan: Plan) -> dict[str, Any]:
+    """The settings that POST /v1/model/load takes of a plan made with engine="tabby". Raises DoesNotFit where it does not fit."""
+    chosen = _model(plan.raise_if_unfit())
+    return {key: value for key, value in chosen.items() if key not in ("model_dir", "model_name", "max_batch_size")}
 
 
 def _block(name: str, values: dict[str, Any]) -> list[str]:

@@ -96,8 +96,11 @@ def remarks(plan: Plan) -> Iterator[str]:
         yield f"draft: {plan.draft.why}"
 
 
-def warnings(plan: Plan) -> Iterator[str]:
-    """What the numbers rest on that may not be so, and settings that are unsafe although the sums fit."""
+def warnings(plan: Plan, *, shared_memory: Size | None = None) -> Iterator[str]:
+    """What the numbers rest on that may not be so, and settings that are unsafe although the sums fit.
+
+    `shared_memory` is what /dev/shm has free, where that is known.
+    """
     request, spec = plan.request, plan.request.spec
     trained = spec.geometry.trained_context
     if trained is not None and request.context > trained:
@@ -112,8 +115,11 @@ def warnings(plan: Plan) -> Iterator[str]:
         if use.gpu.processes:
             yield f"{use.gpu.name} is in use: {_holders(use.gpu)}"
     yield from _unsafe_grants(plan)
-    if shared := plan.host_use.shared:
+    shared = plan.host_use.shared
+    if shared and shared_memory is None:
         yield f"loading takes {shared} of shared memory (/dev/shm on Linux, where Docker gives 64 MiB unless told otherwise)"
+    elif shared_memory is not None and shared > shared_memory:
+        yield f"loading takes {shared} of shared memory, and /dev/shm has {shared_memory} free (Docker: --shm-size)"
     if (draft := plan.draft) is not None and not draft.pays:
         yield f"the draft {'does not pay' if draft.valid else 'is not valid'}: {draft.why}"
     if assumed := [use.gpu.name for use in plan.devices if use.gpu.assumed]:

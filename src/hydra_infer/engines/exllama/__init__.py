@@ -1,0 +1,1 @@
+"""ExLlamaV3 and ExLlamaV2 in this process: one stepper for both, and a runner for each."""
