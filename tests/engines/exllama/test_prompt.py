@@ -17,7 +17,8 @@ TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|im_end|>{% endfor %}"
     "{% if tools %}<tool_call>{{ tools | tojson }}{% endif %}{% if add_generation_prompt %}<assistant>{% endif %}{{ mood }}"
 )
-TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}]
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
 PICTURE = b"\x89PNG not really"
 URL = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
 
@@ -84,7 +85,7 @@ def test_a_call_can_be_demanded_or_forbidden(prompts: Prompts) -> None:
 
 def test_pictures_reach_the_engine_in_order_behind_marks_that_nobody_can_write(prompts: Prompts) -> None:
     runner = Runner()
-    parts = [{"type": "text", "text": "see "}, {"type": "image_url", "image_url": {"url": URL}}, {"type": "image_url", "image_url": URL}]
+    parts = [{"type": "text", "text": "see "}, *({"type": "image_url", "image_url": url} for url in ({"url": URL}, URL))]
     prompt = prompts.of(chat(parts), runner)
     assert [image.data for image in runner.pictures] == [PICTURE, PICTURE]
     first, second = (image.mark for image in runner.pictures)
@@ -94,7 +95,15 @@ def test_pictures_reach_the_engine_in_order_behind_marks_that_nobody_can_write(p
 
 
 @pytest.mark.parametrize(
-    "url", ["https://example.com/cat.png", "file:///etc/passwd", "/etc/passwd", "data:image/png;base64,%%%", "data:text/html;base64,aGk=", None]
+    "url",
+    [
+        "https://example.com/cat.png",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "data:image/png;base64,%%%",
+        "data:text/html;base64,aGk=",
+        None,
+    ],
 )
 def test_nothing_is_fetched_or_opened_for_a_picture(prompts: Prompts, url: Any) -> None:
     with pytest.raises(ConfigError, match="data: URL"):

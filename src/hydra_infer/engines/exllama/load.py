@@ -47,20 +47,27 @@ def load_exllama(
     Warns (UserWarning) of what will surprise. Raises LoadError or MissingExtra where the engine cannot run here, DoesNotFit
     unless `force`, IncompatibleDraft, OutOfMemory with stage "loading".
     """
+    if isinstance(asked, Plan):
+        _check_draft(asked)  # whatever machine this is
     around = look(engine)
     check_machine(engine, path, around)
     _check_backend(extras.get("backend", "native"))
     chosen = asked.request.gpus if isinstance(asked, Plan) else asked.get("gpus")
     numbers = ordinals(around.cards if chosen is None else cards_of(chosen), around.cards)
     plan = _planned(path, asked, [around.cards[number] for number in numbers])
-    if plan.request.drafter is not None and plan.request.drafter.problem is not None:
-        raise IncompatibleDraft(plan.request.drafter.problem, hint="another draft, or none: draft=None")
+    _check_draft(plan)
     if not force:
         plan.raise_if_unfit()
     found = warnings_for(plan, around)
     for text in found:
         warnings.warn(text, UserWarning, stacklevel=3)
     return _load(plan, Extras(ordinals=numbers, **extras), found, progress)
+
+
+def _check_draft(plan: Plan) -> None:
+    drafter = plan.request.drafter
+    if drafter is not None and drafter.problem is not None:
+        raise IncompatibleDraft(drafter.problem, hint="another draft, or none: draft=None")
 
 
 def _check_backend(name: Any) -> None:
