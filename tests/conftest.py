@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from servers.ollama import OllamaServer
+from servers.tabby import TabbyServer
 
 
 @pytest.fixture
@@ -20,3 +22,17 @@ def no_leaks() -> Iterator[None]:
     while left := [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("hydra-")]:
         assert time.monotonic() < ends_at, f"threads left running: {left}"
         time.sleep(0.01)
+
+
+@pytest.fixture
+def tabby_server() -> Iterator[TabbyServer]:
+    """TabbyAPI with one model, loaded."""
+    with TabbyServer(["Llama-70B"], "Llama-70B") as server:
+        yield server
+
+
+@pytest.fixture
+def ollama_server() -> Iterator[OllamaServer]:
+    """Ollama with one model, on disk."""
+    with OllamaServer(["llama3.1:8b"]) as server:
+        yield server

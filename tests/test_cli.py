@@ -101,6 +101,27 @@ def test_status_is_0_when_all_is_well_and_1_when_not(capsys: pytest.CaptureFixtu
         assert "sk-secret" not in out
 
 
+def test_pull_load_and_unload(capsys: pytest.CaptureFixture[str]) -> None:
+    version, listed = plain({"version": "0.32"}), plain({"models": [{"name": "m"}]})
+    loaded = plain({"models": [{"name": "m", "context_length": 4096}]})
+    nothing, done = plain({"models": []}), plain({"done": True, "done_reason": "load"})
+    page = plain(b"no", 404)
+    with FaultServer(page, version, listed, nothing, plain({"status": "success"}), listed, nothing) as server:
+        status, out, _ = run(capsys, "pull", "m", "--url", server.url)
+        assert (status, out) == (0, f"m is there on 127.0.0.1:{server.port}\n")
+    with FaultServer(page, version, listed, nothing, nothing, done, loaded) as server:
+        status, out, _ = run(capsys, "load", "m", "--url", server.url, "--keep-alive", "1h", "--json")
+        change = json.loads(out)
+        assert (status, change["changed"], change["context"]) == (0, True, 4096)
+    with FaultServer(page, version, listed, nothing) as server:
+        status, out, _ = run(capsys, "unload", "m", "--url", server.url)
+        assert (status, "as it was before" in out) == (0, True)
+    with FaultServer(hello("a")) as server:
+        status, _, err = run(capsys, "load", "m", "--url", server.url)
+        assert (status, "backends of these kinds can: tabby and ollama" in err) == (2, True)
+    assert run(capsys, "load", "m", "--url", "127.0.0.1:11434", "--timeout", "0.5")[0] == 1
+
+
 def test_chat_with_a_server(capsys: pytest.CaptureFixture[str]) -> None:
     with FaultServer(hello("a")) as server:
         assert run(capsys, "chat", "--url", server.url, "say", "hi")[:2] == (0, "hello from a\n")

@@ -14,6 +14,7 @@ import openai
 import pytest
 import uvicorn
 from servers.fault import CUT, FaultServer, chunked, hello, plain, word
+from servers.tabby import API_KEY, TabbyServer
 
 from hydra_infer import Backend, ConfigError, Router
 from hydra_infer.serve import App, serve
@@ -61,6 +62,19 @@ def test_the_openai_package_plain_and_streamed() -> None:
         assert {headers["authorization"] for _, _, headers, _ in good.requests} == {"Bearer theirs"}
 
 
+def test_the_responses_api_by_the_openai_package(tabby_server: TabbyServer) -> None:
+    with serving(Backend.tabby(tabby_server.url, {"m": "Llama-70B"}, api_key=API_KEY)) as client:
+        sdk = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="-", max_retries=0)
+        assert sdk.responses.create(model="m", input="one two").output_text == "one two"
+        with sdk.responses.stream(model="m", input="one two") as stream:
+            deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+            assert (deltas, stream.get_final_response().output_text) == (["one", " two"], "one two")
+        tool: Any = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}, "strict": False}
+        called = sdk.responses.create(model="m", input="how is it?", tools=[tool])
+        assert [(item.type, getattr(item, "name", "")) for item in called.output] == [("function_call", "weather")]
+        sdk.close()
+
+
 def test_keys_health_metrics_and_paths() -> None:
     with FaultServer(hello("a")) as server, serving(Backend.openai(server.url, models=["m"], name="a"), api_key="ours") as client:
         assert client.get("/health").json() == {"status": "ok"}
@@ -70,11 +84,8 @@ def test_keys_health_metrics_and_paths() -> None:
         right = {"authorization": "Bearer ours"}
         assert client.post("/v1/chat/completions", json={**BODY, "stream": True}, headers=right).headers["x-hydra-backend"] == "a"
         assert 'hydra_completion_tokens_total{backend="a",model="m"} 3' in client.get("/metrics", headers=right).text
-        assert (
-            client.post("/v1/responses", json={}, headers=right)
-            .json()["error"]["message"]
-            .endswith("switch your client to chat completions")
-        )
+        kept = client.post("/v1/responses", json={"model": "m", "input": "hi", "previous_response_id": "resp_1"}, headers=right)
+        assert (kept.status_code, "switch the client to chat completions" in kept.json()["error"]["message"]) == (404, True)
         assert client.post("/v1/chat/completions", content=b"{", headers=right).status_code == 400
         assert "access-control-allow-origin" not in client.get("/health").headers
 

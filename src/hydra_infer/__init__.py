@@ -27,6 +27,7 @@ _DOOR = {
     "DeadlineExceeded": "errors",
     "DoesNotFit": "errors",
     "Engine": "engines.engine",
+    "Fleet": "fleet.fleet",
     "Gpu": "hardware.gpu",
     "HydraError": "errors",
     "IncompatibleDraft": "errors",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         UnknownModel,
         Unreachable,
     )
+    from .fleet.fleet import Fleet
     from .hardware.gpu import Gpu
     from .hardware.nvml import gpus
     from .planner.report import Plan
@@ -89,6 +91,7 @@ __all__ = [
     "DeadlineExceeded",
     "DoesNotFit",
     "Engine",
+    "Fleet",
     "Gpu",
     "HydraError",
     "IncompatibleDraft",

@@ -19,6 +19,7 @@ from .units import parse_tokens
 
 if TYPE_CHECKING:
     from .router import Router
+    from .routing.errand import Change
 
 __all__ = ["main"]
 
@@ -74,6 +75,10 @@ def _gpus(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from .planning import plan
 
+    if arguments.fleet:
+        return _plan_fleet(arguments)
+    if arguments.model is None:
+        raise ConfigError("plan needs a model, or --fleet FILE")
     planned = plan(
         arguments.model,
         gpus=_gpu_names(arguments.gpus),
@@ -105,6 +110,14 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0 if planned.fits else 1
 
 
+def _plan_fleet(arguments: argparse.Namespace) -> int:
+    from .fleet.fleet import Fleet
+
+    planned = Fleet.from_file(arguments.fleet).plan()
+    print(planned.to_json() if arguments.json else planned)
+    return 0 if planned.fits else 1
+
+
 def _survey(arguments: argparse.Namespace) -> int:
     from .planning import survey
 
@@ -123,7 +136,7 @@ def _survey(arguments: argparse.Namespace) -> int:
 
 def _chat(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
-        router = stack.enter_context(_router(arguments) if arguments.url else _local(arguments, stack))
+        router = stack.enter_context(_router(arguments) if arguments.url or arguments.fleet else _local(arguments, stack))
         model = arguments.model or _only_model(router)
         history: list[dict[str, Any]] = []
         for question in [" ".join(arguments.message)] if arguments.message else _lines():
@@ -142,6 +155,40 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0 if status.healthy else 1
 
 
+def _models(arguments: argparse.Namespace) -> int:
+    with _router(arguments) as router:
+        models = router.models()
+    if arguments.json:
+        _print_json(models)
+    else:
+        print(*(f"{name}: {', '.join(backends)}" for name, backends in models.items()), sep="\n")
+    return 0 if models else 1
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    with _router(arguments) as router:
+        done = router.load(
+            arguments.model,
+            backend=arguments.backend,
+            context=arguments.context,
+            cache=arguments.cache,
+            keep_alive=arguments.keep_alive,
+            force=arguments.force,
+            timeout=arguments.timeout,
+        )
+    return _print_change(done, arguments)
+
+
+def _unload(arguments: argparse.Namespace) -> int:
+    with _router(arguments) as router:
+        return _print_change(router.unload(arguments.model, backend=arguments.backend, timeout=arguments.timeout), arguments)
+
+
+def _pull(arguments: argparse.Namespace) -> int:
+    with _router(arguments) as router:
+        return _print_change(router.pull(arguments.model, backend=arguments.backend, timeout=arguments.timeout), arguments)
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     from .serve import serve
 
@@ -151,15 +198,65 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _init(arguments: argparse.Namespace) -> int:
+    from .configs.disk import read, write
+    from .fleet.first import first_file
+    from .fleet.schema import editor_schema
+
+    if arguments.schema:
+        _print_json(editor_schema())
+        return 0
+    if not arguments.urls:
+        raise ConfigError(
+            "init needs the address of at least one server", hint="for example hydra-infer init http://gpu-box:5000"
+        )
+    if arguments.api_key_env:
+        _key(arguments.api_key_env)  # a variable that is not set is told before anybody is asked
+    there = os.path.exists(arguments.out)
+    if there and not arguments.force:
+        raise ConfigError(f"{arguments.out} is there already", hint="--out FILE for another, --force to write a new one over it")
+    was = read(arguments.out) if there else None
+    text = first_file(arguments.urls, arguments.api_key_env)
+    backup = write(arguments.out, text, was=was)
+    print(f"wrote {arguments.out}" + (f"; what was there is {backup}" if backup else ""))
+    return 0
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    from .fleet.fleet import Fleet
+
+    rendering = Fleet.from_file(arguments.fleet).rendering(arguments.out)
+    print(rendering.diff, end="")
+    print(*(f"note: {note}" for note in rendering.notes), sep="\n", end="\n" if rendering.notes else "")
+    if rendering.replaces and not arguments.write:
+        print(f"nothing was written: {len(rendering.replaces)} files are there and differ (--write replaces them, with backups)")
+        return 1
+    backups = rendering.write()
+    print(*(f"backup: {backup}" for backup in backups), f"{arguments.out} is as {arguments.fleet} says", sep="\n")
+    return 0
+
+
 # ---- what the commands share ---------------------------------------------------------------------------------
 
 
 def _router(arguments: argparse.Namespace) -> Router:
-    """A router over the servers named by --url."""
+    """A router over the servers named by --url or --fleet."""
     from .router import Router
 
+    if arguments.fleet and arguments.api_key_env:
+        raise ConfigError("--api-key-env goes with --url", hint="a fleet file says for each server where its key is")
+    if arguments.fleet:
+        return Router.from_file(arguments.fleet)
     key = _key(arguments.api_key_env) if arguments.api_key_env else None
     return Router.from_urls(arguments.url, api_keys=dict.fromkeys(arguments.url, key) if key else None)
+
+
+def _print_change(done: Change, arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        _print_json(done.to_dict())
+    else:
+        print(done)
+    return 0
 
 
 def _key(variable: str) -> str:
@@ -244,7 +341,8 @@ def _parser() -> argparse.ArgumentParser:
     gpus.add_argument("--json", action="store_true")
 
     plan = _command(commands, "plan", _plan, "will this model fit on these cards? (exit status 1: no)")
-    plan.add_argument("model", help="a model folder, a .gguf file, a config.json, or smollm2")
+    plan.add_argument("model", nargs="?", help="a model folder, a .gguf file, a config.json, or smollm2")
+    plan.add_argument("--fleet", metavar="FILE", help="a hydra.yaml: all its models on their own servers' cards")
     _cards(plan)
     plan.add_argument("--context", type=_tokens, default=8192, metavar="TOKENS", help="8192 or 32k")
     plan.add_argument("--cache", default="fp16", help="fp16, q8, q6, q4, or 'k,v' bits")
@@ -286,6 +384,21 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--temperature", type=float)
     _servers(chat, required=False)
 
+    load = _command(commands, "load", _load, "have a server load a model (TabbyAPI, Ollama), and wait until it has")
+    load.add_argument("model", help="the server's name of the model; for TabbyAPI its folder's")
+    load.add_argument("--context", type=_tokens, metavar="TOKENS", help="8192 or 32k; default: the server's")
+    load.add_argument("--cache", help="TabbyAPI: fp16, q8, q6, q4, or 'k,v' bits")
+    load.add_argument("--keep-alive", metavar="TIME", help="Ollama: how long it stays, for example 10m; default: the server's")
+    load.add_argument("--force", action="store_true", help="load even what the plan says does not fit")
+    unload = _command(commands, "unload", _unload, "have a server give up a model")
+    unload.add_argument("model")
+    pull = _command(commands, "pull", _pull, "have an Ollama server fetch a model")
+    pull.add_argument("model")
+    for command in (load, unload, pull):
+        _servers(command, required=True)
+        command.add_argument("--backend", metavar="HOST:PORT", help="which of several servers; default: the first that can")
+        command.add_argument("--timeout", type=float, metavar="SECONDS", help="the longest silence (default: 600)")
+
     serve = _command(commands, "serve", _serve, "these servers behind one OpenAI-compatible address")
     _servers(serve, required=True)
     serve.add_argument("--host", default="127.0.0.1")
@@ -295,6 +408,20 @@ def _parser() -> argparse.ArgumentParser:
 
     status = _command(commands, "status", _status, "ask servers how they are (exit status 1: not all well)")
     _servers(status, required=True)
+    models = _command(commands, "models", _models, "which models these servers serve (exit status 1: none)")
+    _servers(models, required=True)
+
+    init = _command(commands, "init", _init, "write a first hydra.yaml from what answers at these addresses")
+    init.add_argument("urls", nargs="*", metavar="URL", help="servers, in the order in which they are to be asked")
+    init.add_argument("--out", default="hydra.yaml", metavar="FILE", help="default: hydra.yaml")
+    init.add_argument("--force", action="store_true", help="write over a file that is there; a backup is made")
+    init.add_argument("--api-key-env", metavar="VARIABLE", help="the environment variable that holds the servers' key")
+    init.add_argument("--schema", action="store_true", help="print the file's JSON Schema, for editors, and nothing else")
+
+    render = _command(commands, "render", _render, "write the servers' configuration files that a hydra.yaml means")
+    render.add_argument("fleet", metavar="FILE", help="a hydra.yaml")
+    render.add_argument("out", metavar="FOLDER", help="where to; what would change is shown first")
+    render.add_argument("--write", action="store_true", help="also replace files that are there and differ; backups are made")
     return parser
 
 
@@ -305,7 +432,9 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
 
 
 def _servers(command: argparse.ArgumentParser, *, required: bool) -> None:
-    command.add_argument("--url", action="append", required=required, help="a server; may be given several times, in order")
+    which = command.add_mutually_exclusive_group(required=required)
+    which.add_argument("--url", action="append", help="a server; may be given several times, in order")
+    which.add_argument("--fleet", metavar="FILE", help="the servers of a hydra.yaml")
     command.add_argument("--api-key-env", metavar="VARIABLE", help="the environment variable that holds the servers' key")
     command.add_argument("--json", action="store_true")
 

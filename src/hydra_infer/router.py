@@ -3,107 +3,44 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType, TracebackType
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .engines.progress import Progress, reporting
-from .errors import ConfigError, HydraError, MissingExtra
-from .reply import Embeddings, Reply, usage_of
+from .configs.litellm import read_litellm
+from .engines.progress import Progress, quiet, reporting
+from .errors import ConfigError, HydraError
+from .reply import Embeddings, Reply
 from .routing.backend import Backend
 from .routing.call import Call, Policy
-from .routing.explain import Explanation
-from .routing.ledger import Ledger
+from .routing.errand import Change
+from .routing.events import Event
+from .routing.litellm import backends_of
 from .routing.status import Status
 from .routing.strategies import UserStrategy
 from .routing.verdict import GaveUp
 from .transport import door
-from .transport.answer import Told
-from .transport.desk import Desk
 from .transport.detect import detect
+from .transport.face import Face, Messages, deliver_to, embeddings_of, wish_of
+from .transport.sdks import family_of, http_library, openai_sdk
 from .transport.stream import AsyncStream, OpeningStream, Stream
 from .transport.switchboard import Switchboard
-from .wire.exchange import Event
-from .wire.fields import CHAT, COMPLETION, EMBEDDING, as_messages, check_fields
-from .wire.question import Fields, Question
 
 if TYPE_CHECKING:
     import openai
 
 __all__ = ["AsyncRouter", "Router"]
 
-Messages = str | Sequence[Mapping[str, Any]]
-
 # A reserved name: a client that is wired wrongly fails instead of reaching a real host.
 _BASE_URL = "http://hydra.invalid/v1"
-_OPTIONS = ("timeout", "deadline", "fallback", "tags", "extra_body", "extra_headers")
 
 
-class _Face:
-    """What both faces do before a call is made: tell options from fields, check them, build the question."""
-
-    _board: Switchboard
-
-    def explain(
-        self,
-        model: str,
-        messages: Messages | None = None,
-        *,
-        tags: Iterable[str] | None = None,
-        fallback: bool = True,
-    ) -> Explanation:
-        """Who would be asked for this, in which order, and why. Asks nobody. Raises UnknownModel."""
-        fields = {} if messages is None else {"messages": as_messages(messages)}
-        return self._board.explain(model, fields, tags, fallback=fallback)
-
-    def usage(self) -> Ledger:
-        """Answers, tokens, seconds and cost so far, by backend and model; print it for a table."""
-        return self._board.usage()
-
-    def desk(self) -> Desk:
-        """What answers foreign clients, without an HTTP library: for servers of your own."""
-        return Desk(self._board)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(row.name for row in self._board.backends)})"
-
-    def _chat(self, model: str, messages: Messages, given: dict[str, Any], mode: str) -> tuple[Call, tuple[str, ...]]:
-        if given.pop("stream", None) and mode == "reply":
-            raise ConfigError("stream=True: chat() gives a whole reply", hint="use router.stream(…), which gives it in pieces")
-        return self._call("/chat/completions", model, {"messages": as_messages(messages)}, given, CHAT, mode)
-
-    def _completion(self, model: str, prompt: str, given: dict[str, Any]) -> tuple[Call, tuple[str, ...]]:
-        return self._call("/completions", model, {"prompt": prompt}, given, COMPLETION, "reply")
-
-    def _embedding(self, model: str, texts: str | Sequence[str], given: dict[str, Any]) -> tuple[Call, tuple[str, ...]]:
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise ConfigError("texts is not a string or a list of strings, or is empty")
-        return self._call("/embeddings", model, {"input": texts}, given, EMBEDDING, "plain")
-
-    def _call(
-        self, path: str, model: str, body: dict[str, Any], given: dict[str, Any], known: frozenset[str], mode: str
-    ) -> tuple[Call, tuple[str, ...]]:
-        options = {name: given.pop(name) for name in _OPTIONS if name in given}
-        warnings = check_fields(given, known | set(_OPTIONS))
-        if not isinstance(model, str) or not model:
-            raise ConfigError(f"model={model!r} is not a model's name")
-        headers = {name.lower(): value for name, value in (options.pop("extra_headers", None) or {}).items()}
-        if refused := headers.keys() & {"authorization", "cookie"}:
-            raise ConfigError(
-                f"extra_headers carries {refused.pop()!r}",
-                hint="a key belongs to its Backend, where no other server gets it",
-            )
-        said = {name: value for name, value in given.items() if value is not None}
-        streamed = {"stream": True} if mode != "plain" else {}
-        fields = Fields({"model": model, **body, **said, **(options.pop("extra_body", None) or {}), **streamed})
-        question = Question(path=path, body=fields, model=model, stream=bool(streamed), headers=headers)
-        return self._board.call(question, mode=mode, **options), warnings
-
-
-class Router(_Face):
+class Router(Face):
     """One door to several servers.
 
     `backends`: in the order of preference. `strategy`: "ordered" (list order), "shuffle" (random by weight), "least-busy",
@@ -118,6 +55,9 @@ class Router(_Face):
     `timeout`: one attempt until its complete answer; in a stream, until its first token. `queue_timeout`: waiting for a free
     slot before turning to fallbacks. `deadline`: the whole call. `retries`: for a lone candidate only; with another one left
     that is asked at once. `cooldown`: how long a backend that failed is left alone; a lone one never is.
+
+    `on_event` gets attempts, rests, ends and failures (routing.events) in the thread or loop of their call, so it must be quick;
+    the same goes to the log "hydra_infer", one line each with its figures in `extra`.
 
     Every call takes OpenAI's fields and: `timeout` and `deadline` (as above, for this call), `fallback=False` (no other model
     than the one named), `tags` (only backends that have them all), `extra_body` (fields sent unchecked), `extra_headers`.
@@ -142,6 +82,7 @@ class Router(_Face):
         deadline: float | None = None,
         retries: int = 2,
         cooldown: float = 30.0,
+        on_event: Callable[[Event], None] | None = None,
     ) -> None:
         policy = Policy(
             connect_timeout=connect_timeout,
@@ -153,7 +94,9 @@ class Router(_Face):
             retries=retries,
             cooldown=cooldown,
         )
-        self._board = Switchboard(backends, policy=policy, strategy=strategy, aliases=aliases, fallbacks=fallbacks)
+        self._board = Switchboard(
+            backends, policy=policy, strategy=strategy, aliases=aliases, fallbacks=fallbacks, on_event=on_event
+        )
 
     @classmethod
     def from_urls(cls, urls: Sequence[str], *, api_keys: Mapping[str, str] | None = None, **settings: Any) -> Self:
@@ -162,6 +105,30 @@ class Router(_Face):
         `api_keys` maps addresses to keys. A server that is down is kept: by its port if that tells, else as OpenAI-compatible.
         """
         return cls(detect(urls, api_keys), **settings)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, urls: Mapping[str, str] | None = None, **settings: Any) -> Self:
+        """A router over the servers of a hydra.yaml, as Fleet.from_file(path, urls=urls).router(**settings) makes it."""
+        from .fleet.fleet import Fleet  # the one import upwards: a fleet makes routers, and this is the short name for it
+
+        return cls(**{**Fleet.from_file(path, urls=urls).settings(), **settings})
+
+    @classmethod
+    def from_litellm(cls, path: str | os.PathLike[str], **settings: Any) -> Self:
+        """A router over the servers of a LiteLLM proxy's config.yaml, with its fallbacks, aliases and strategy.
+
+        LiteLLM is not needed. What has no counterpart here is a warning that names its line; `settings` win over the file. The
+        environment is read only where the file says os.environ/NAME. Raises ConfigError with file and line, MissingExtra.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}") from error
+        config = read_litellm(text, str(path), os.environ)
+        for warning in config.warnings:
+            warnings.warn(warning, stacklevel=2)
+        file = {**config.settings, "strategy": config.strategy, "aliases": config.aliases, "fallbacks": config.fallbacks}
+        return cls(backends_of(config, str(path)), **{**file, **settings})
 
     @functools.cached_property
     def aio(self) -> AsyncRouter:
@@ -189,7 +156,7 @@ class Router(_Face):
         answer = self._board.ask(call)
         if isinstance(answer, GaveUp):
             raise answer.error()
-        return _embeddings(answer, list(answer))
+        return embeddings_of(answer, list(answer))
 
     def batch(
         self, model: str, prompts: Sequence[Messages], *, progress: Progress = None, parallel: int = 8, **fields: Any
@@ -209,6 +176,58 @@ class Router(_Face):
                 report(len(replies) / len(prompts), f"{len(replies)} of {len(prompts)}")
         return replies
 
+    def load(
+        self,
+        model: str,
+        *,
+        backend: str | None = None,
+        context: int | str | None = None,
+        cache: str | None = None,
+        keep_alive: str | float | None = None,
+        force: bool = False,
+        progress: Progress = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+    ) -> Change:
+        """Have a server load `model` now: the one named by `backend`, else the first that serves it and can (TabbyAPI, Ollama).
+
+        Planned first where its Backend has `gpus` and `model_dir`: what does not fit raises DoesNotFit, unless `force`. TabbyAPI
+        holds one model: the old one goes first, and is put back when the new one fails. `context` (tokens or "32k"; else the
+        Backend's, else the server's own) and `cache` (TabbyAPI; as in plan()) are what it is loaded with, `keep_alive` (Ollama:
+        seconds or "10m", -1 for ever) how long it stays. A model that is loaded so already is left alone.
+
+        One change at a time per server. `progress` as in hydra_infer.load(). `timeout`: the longest silence, default the
+        Router's; `deadline`: the whole of it, in seconds. Raises ConfigError, UnknownModel, DoesNotFit, Unreachable, Refused
+        (a wrong key), DeadlineExceeded, and LoadError, which says how things stand on the server now.
+        """
+        wish = wish_of(context, cache, keep_alive)
+        with reporting(progress) as report:
+            return self._board.change(
+                "load", model, deliver_to(report), backend=backend, wish=wish, force=force, timeout=timeout, deadline=deadline
+            )
+
+    def unload(
+        self, model: str, *, backend: str | None = None, timeout: float | None = None, deadline: float | None = None
+    ) -> Change:
+        """Have a server give up `model`: the one named by `backend`, else the first that has it loaded.
+
+        TabbyAPI cuts the answers it is giving, which then end as broken; Ollama finishes them first. Raises as load() does.
+        """
+        return self._board.change("unload", model, deliver_to(quiet), backend=backend, timeout=timeout, deadline=deadline)
+
+    def pull(
+        self,
+        model: str,
+        *,
+        backend: str | None = None,
+        progress: Progress = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+    ) -> Change:
+        """Have an Ollama server fetch `model` from its library: the one named by `backend`, else the first. See load()."""
+        with reporting(progress) as report:
+            return self._board.change("pull", model, deliver_to(report), backend=backend, timeout=timeout, deadline=deadline)
+
     def models(self) -> dict[str, list[str]]:
         """Every model name, with the backends that serve it; servers that list their own are asked."""
         return self._board.models()
@@ -223,13 +242,13 @@ class Router(_Face):
         It obeys a per-request timeout (plain: the whole call; stream: the first token). A broken stream ends in an SSE
         error event with the text so far. Closing the client does not close the router.
         """
-        return door.client(_library(family), self.desk())
+        return door.client(http_library(family), self.desk())
 
     def openai(self) -> openai.OpenAI:
         """An openai.OpenAI that asks this router; its own retries are off, since the router's come first."""
-        sdk = _openai()
+        sdk = openai_sdk()
         client: openai.OpenAI = sdk.OpenAI(
-            base_url=_BASE_URL, api_key="-", http_client=self.client(_family(sdk)), max_retries=0, timeout=None
+            base_url=_BASE_URL, api_key="-", http_client=self.client(family_of(sdk)), max_retries=0, timeout=None
         )
         return client
 
@@ -258,7 +277,7 @@ class Router(_Face):
         return stream.reply
 
 
-class AsyncRouter(_Face):
+class AsyncRouter(Face):
     """Router for event loops: the same arguments and the same methods, with await. `router.aio` is one on a Router's own pool.
 
     One object may serve several event loops; each has its own connections, closed when the loop ends.
@@ -291,7 +310,32 @@ class AsyncRouter(_Face):
         answer = await self._board.aask(call)
         if isinstance(answer, GaveUp):
             raise answer.error()
-        return _embeddings(answer, [event async for event in answer])
+        return embeddings_of(answer, [event async for event in answer])
+
+    async def load(
+        self,
+        model: str,
+        *,
+        context: int | str | None = None,
+        cache: str | None = None,
+        keep_alive: str | float | None = None,
+        force: bool = False,
+        progress: Progress = None,
+        **where: Any,
+    ) -> Change:
+        """See Router.load."""
+        wish = wish_of(context, cache, keep_alive)
+        with reporting(progress) as report:
+            return await self._board.achange("load", model, deliver_to(report), **where, wish=wish, force=force)
+
+    async def unload(self, model: str, **where: Any) -> Change:
+        """See Router.unload."""
+        return await self._board.achange("unload", model, deliver_to(quiet), **where)
+
+    async def pull(self, model: str, *, progress: Progress = None, **where: Any) -> Change:
+        """See Router.pull."""
+        with reporting(progress) as report:
+            return await self._board.achange("pull", model, deliver_to(report), **where)
 
     async def models(self) -> dict[str, list[str]]:
         """See Router.models."""
@@ -303,13 +347,13 @@ class AsyncRouter(_Face):
 
     def client(self, family: str = "httpx") -> Any:
         """See Router.client; an AsyncClient."""
-        return door.async_client(_library(family), self.desk())
+        return door.async_client(http_library(family), self.desk())
 
     def openai(self) -> openai.AsyncOpenAI:
         """See Router.openai; an AsyncOpenAI."""
-        sdk = _openai()
+        sdk = openai_sdk()
         client: openai.AsyncOpenAI = sdk.AsyncOpenAI(
-            base_url=_BASE_URL, api_key="-", http_client=self.client(_family(sdk)), max_retries=0, timeout=None
+            base_url=_BASE_URL, api_key="-", http_client=self.client(family_of(sdk)), max_retries=0, timeout=None
         )
         return client
 
@@ -338,44 +382,3 @@ class AsyncRouter(_Face):
             async for _ in stream:
                 pass
         return stream.reply
-
-
-def _embeddings(answer: Told, events: list[Event]) -> Embeddings:
-    body = events[0].data
-    rows = sorted(body["data"], key=lambda row: int(row.get("index") or 0))
-    return Embeddings(
-        embeddings=[row["embedding"] for row in rows],
-        model=answer.model,
-        usage=usage_of(body),
-        backend=answer.backend,
-        attempts=answer.outcomes,
-        raw=body,
-    )
-
-
-def _library(family: str) -> ModuleType:
-    """The HTTP library of that name. Raises ConfigError for another one, MissingExtra when it is not installed."""
-    if family == "httpx":
-        import httpx
-
-        return httpx
-    if family != "httpx2":
-        raise ConfigError(f"family={family!r} is not known", hint="'httpx' or 'httpx2'")
-    try:
-        import httpx2
-    except ModuleNotFoundError as error:
-        raise MissingExtra("httpx2 is not installed", hint="pip install 'hydra-infer[httpx2]'") from error
-    return httpx2
-
-
-def _openai() -> ModuleType:
-    try:
-        import openai
-    except ModuleNotFoundError as error:
-        raise MissingExtra("the openai package is not installed", hint="pip install openai") from error
-    return openai
-
-
-def _family(sdk: ModuleType) -> str:
-    """openai 3.x is built on httpx2, 2.x on httpx."""
-    return "httpx2" if int(sdk.__version__.split(".")[0]) >= 3 else "httpx"

@@ -86,7 +86,8 @@ def test_timeouts_in_both_spellings() -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen3:480b-cloud", "gpt-oss:cloud"])
-def test_ollamas_cloud_is_refused(name: str) -> None:
+def test_ollamas_cloud_is_refused_unless_allowed(name: str) -> None:
+    assert Backend.ollama("a", [name], allow_cloud=True).local(name) is not None
     with pytest.raises(ConfigError, match="cloud"):
         Backend.ollama("gpu", models={"q": name})
 

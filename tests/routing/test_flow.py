@@ -461,3 +461,19 @@ def test_the_ledger_counts_answers_tokens_seconds_and_cost() -> None:
     assert bench.pool.ledger().total == entry
     assert "13.0000" in str(bench.pool.ledger())
     assert (bench.pool.places[0].ttft, bench.pool.places[0].decode_tps) == (0.5, 2.0)
+
+
+def test_a_server_that_tells_what_it_holds_is_asked_at_each_idle_and_has_timeout_in_all() -> None:
+    tabby = Backend.tabby("http://t", ["m"], name="t")
+    asked, unasked = Bench(tabby), Bench(tabby)
+    for bench in (asked, unasked):
+        bench.pool.tell(tabby, Look(["m"], {"m": 4096}))
+    assert (limits(asked, tools=True).idle, limits(asked, tools=True).silence) == (60, 600)
+    assert limits(unasked).silence is None
+    assert limits(Bench("a"), tools=True).silence is None
+
+
+def test_an_overflow_that_names_numbers_is_believed() -> None:
+    counted = Failure(Trouble.OVERFLOW, "prompt length 9000 exceeds the maximum context length is 2048", status=400)
+    rows = [backend("unknown"), backend("small", context=8192), backend("large", context=16384)]
+    assert Bench(*rows).drive({"unknown": [counted], "large": [Started()]})[0] == ["unknown", "large", "serve"]

@@ -118,3 +118,25 @@ def test_difficulty_sends_hard_requests_to_the_hard_ones() -> None:
 )
 def test_what_is_hard(fields: dict[str, Any], hard: bool) -> None:
     assert is_hard(fields) == hard
+
+
+# ---- what is loaded --------------------------------------------------------------------------------------------------
+
+
+def warm_order(strategy: str, found: Sequence[Place], *cold: str, **fields: Any) -> list[str]:
+    ask = Ask(fields, "m", found, frozenset(cold))
+    return [place.backend.name for place in find_strategy(strategy, Random(1))(ask)]
+
+
+@pytest.mark.parametrize("strategy", ["shuffle", "least-busy", "fastest", "sticky"])
+def test_loaded_ones_come_before_known_cold_ones(strategy: str) -> None:
+    found = places(a={"weight": 9}, b={"_in_flight": 5, "_ttft": 9.0, "_decode_tps": 1.0}, c={"_in_flight": 4})
+    assert warm_order(strategy, found, "a", messages=[user("x")])[-1] == "a"
+
+
+def test_a_written_order_a_price_and_a_tag_weigh_more_than_warmth() -> None:
+    assert warm_order("ordered", places(a={}, b={}), "a") == ["a", "b"]
+    prices = places(dear={"input_cost_per_token": 1.0}, cold={"_in_flight": 0}, warm={"_in_flight": 3})
+    assert warm_order("cheapest", prices, "cold") == ["warm", "cold", "dear"]
+    tagged = places(cold={"tags": "easy"}, warm={"tags": "easy"}, hard={"tags": "hard"})
+    assert warm_order("difficulty", tagged, "cold", messages=[user("x")]) == ["warm", "cold", "hard"]

@@ -11,6 +11,7 @@ import httpx2
 import openai
 import pytest
 from servers.fault import CUT, FaultServer, chunked, hello, plain, sse, word
+from servers.ollama import OllamaServer
 
 from hydra_infer import Backend, Router
 from hydra_infer.errors import ConfigError
@@ -109,7 +110,8 @@ def test_everything_that_fails_is_answered_and_nothing_raises_through_the_client
         for body in (b"", b"[]", b"{}", b'{"model": 1}', b'{"model": "m", "stream": "yes"}'):
             assert send(face, router, family, "POST", "/v1/chat/completions", body).status_code == 400
         assert send(face, router, family, "GET", "/v1/chat/completions").status_code == 405
-        assert send(face, router, family, "POST", "/v1/responses", b"{}").status_code == 404
+        assert send(face, router, family, "POST", "/v1/responses", b"{}").status_code == 400
+        assert send(face, router, family, "GET", "/v1/responses/resp_1").status_code == 404
         assert send(face, router, family, "POST", "/v1/audio/speech", b"{}").status_code == 501
         router.close()
 
@@ -242,3 +244,49 @@ def test_no_foreign_environment_variable_is_read(monkeypatch: pytest.MonkeyPatch
         assert router.openai().chat.completions.create(model="m", messages=MESSAGES).choices[0].message.content == "hello from a"
         assert "sk-from" not in str(server.requests)
         router.close()
+
+
+# ---- the Responses API -----------------------------------------------------------------------------------------------
+
+WEATHER: Any = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    "strict": False,
+}
+
+
+def test_responses_plain_streamed_and_with_a_tool(ollama_server: OllamaServer) -> None:
+    with Router([Backend.ollama(ollama_server.url, {"m": "llama3.1:8b"})]) as router:
+        create = router.openai().responses.create
+        assert create(model="m", input="one two", instructions="be brief").output_text == "one two"
+        events = list(create(model="m", input="one two", stream=True))
+        assert [event.delta for event in events if event.type == "response.output_text.delta"] == ["one", " two"]
+        assert events[-1].type == "response.completed"
+        assert events[-1].response.usage is not None
+        assert events[-1].response.usage.output_tokens == 2
+        first = create(model="m", input="how is it?", tools=[WEATHER])
+        called = first.output[0]
+        assert called.type == "function_call"
+        assert (called.name, called.arguments) == ("weather", '{"city": "Basel"}')
+        result: Any = {"type": "function_call_output", "call_id": called.call_id, "output": "sunny"}
+        told: Any = [{"role": "user", "content": "how is it?"}, called.model_dump(), result]
+        assert create(model="m", input=told, tools=[WEATHER]).output_text == "sunny"
+        with pytest.raises(openai.NotFoundError, match="chat completions"):
+            create(model="m", input="hi", previous_response_id="resp_1")
+
+
+def test_responses_from_an_event_loop_and_one_that_breaks(ollama_server: OllamaServer) -> None:
+    async def main(router: Router) -> None:
+        async with router.aio.openai() as client:
+            assert (await client.responses.create(model="m", input="one two")).output_text == "one two"
+            events: list[Any] = []
+            with pytest.raises(openai.APIError, match="out of memory") as caught:
+                async for event in await client.responses.create(model="m", input="[[oom_mid]]a b c d", stream=True):
+                    events.append(event)  # noqa: PERF401 - what had come must be there when the stream breaks
+            assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "a b c"
+            assert isinstance(caught.value.body, dict)
+            assert caught.value.body["text"] == "a b c"
+
+    with Router([Backend.ollama(ollama_server.url, {"m": "llama3.1:8b"})]) as router:
+        asyncio.run(main(router))

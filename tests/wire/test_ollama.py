@@ -175,7 +175,8 @@ def test_completions_are_raw() -> None:
 def test_embeddings() -> None:
     exchange = ask("/embeddings", stream=False, input=["a", "b"], dimensions=2)
     assert exchange.request.path == "/api/embed"
-    assert sent(exchange) == {"model": "llama3.1:8b", "truncate": False, "input": ["a", "b"], "dimensions": 2}
+    options = {"num_ctx": 8192}  # as in chats: an embedding with another context would load the model again
+    assert sent(exchange) == {"model": "llama3.1:8b", "truncate": False, "options": options, "input": ["a", "b"], "dimensions": 2}
     exchange.head(200, {})
     exchange.feed(b'{"embeddings": [[1.0, 2.0], [3.0, 4.0]], "prompt_eval_count": 4}')
     (event,) = exchange.end()
@@ -249,3 +250,15 @@ def test_model_lists_leave_the_cloud_out() -> None:
     for read in (tags_in, loaded_in):
         with pytest.raises(ValueError, match="no model list"):
             read(b"{}")
+
+
+def test_a_prompt_that_was_cut_in_spite_of_truncate_false_is_told() -> None:
+    def warnings(characters: int, counted: int) -> tuple[str, ...]:
+        exchange = ask(messages=[{"role": "user", "content": "a" * characters}])
+        play(exchange, line("hi"), line(done=True, done_reason="stop", prompt_eval_count=counted))
+        return exchange.warnings
+
+    cut = warnings(80_000, 4098)  # 8192 tokens of context: half of it and two
+    assert cut == ("Ollama read 4098 tokens of a prompt of about 20001: it seems to have cut it to fit its context of 8192",)
+    assert warnings(80_000, 8000) == ()  # long words: few tokens, but more than a cut leaves
+    assert warnings(20_000, 2000) == ()  # it fits by our estimate

@@ -67,6 +67,7 @@ class Backend:
     tags: frozenset[str] = frozenset()
     gpus: tuple[Any, ...] | None = None
     model_dir: str | None = None
+    allow_cloud: bool = False
     input_cost_per_token: float | None = None
     output_cost_per_token: float | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -89,7 +90,8 @@ class Backend:
     def ollama(cls, url: str, models: Models = None, **options: Any) -> Backend:
         """An Ollama server; one request at a time unless max_parallel says otherwise (its queue has no end and no signal).
 
-        Names that run in Ollama's cloud (`…:cloud`, `…-cloud`) are refused: a local server would pass prompts on.
+        Names that run in Ollama's cloud (`…:cloud`, `…-cloud`) are refused, since a local server would pass prompts on, unless
+        `allow_cloud=True`; even then they must be named in `models`.
         """
         return _row("ollama", url, models, **{"max_parallel": 1, **options})
 
@@ -117,7 +119,15 @@ class Backend:
 
     def headers(self) -> dict[str, str]:
         """The headers that carry this backend's key; sent to this backend and to nobody else."""
-        return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return _bearer(self.api_key)
+
+    def admin_headers(self) -> dict[str, str]:
+        """The headers for loading and unloading: the admin key, which TabbyAPI takes everywhere, else the ordinary one."""
+        return _bearer(self.admin_key or self.api_key)
+
+
+def _bearer(key: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def _row(kind: str, url: str, models: Models, **options: Any) -> Backend:
@@ -135,7 +145,8 @@ def _row(kind: str, url: str, models: Models, **options: Any) -> Backend:
     options["name"] = str(options.get("name") or urlsplit(address).netloc)
     if options.get("gpus") is not None:
         options["gpus"] = tuple(options["gpus"]) if not isinstance(options["gpus"], str) else (options["gpus"],)
-    row = Backend(kind=kind, url=address, models=_models(kind, models), timeouts=Timeouts(**timeouts), **options)
+    table = _models(kind, models, allow_cloud=bool(options.get("allow_cloud")))
+    row = Backend(kind=kind, url=address, models=table, timeouts=Timeouts(**timeouts), **options)
     _check_numbers(row)
     return row
 
@@ -165,7 +176,7 @@ def _without_secret(text: str) -> str:
     return text.rsplit("@", 1)[-1]
 
 
-def _models(kind: str, models: Models) -> dict[str, LocalModel] | None:
+def _models(kind: str, models: Models, *, allow_cloud: bool) -> dict[str, LocalModel] | None:
     if models is None:
         return None
     if isinstance(models, str):
@@ -180,12 +191,14 @@ def _models(kind: str, models: Models) -> dict[str, LocalModel] | None:
             entry = LocalModel(name=local)
         if not all(isinstance(word, str) and word for word in (said, entry.name)):
             raise ConfigError(f"models: {said!r} -> {entry.name!r} is not a pair of names")
+        if kind == "ollama":
+            entry = dataclasses.replace(entry, name=entry.name.removesuffix(":latest"))  # as its own lists have it here
         if entry.context is not None and not (isinstance(entry.context, int) and entry.context > 0):
             raise ConfigError(f"models[{said!r}]: context={entry.context!r} is not a number of tokens")
-        if kind == "ollama" and is_cloud(entry.name):
+        if kind == "ollama" and is_cloud(entry.name) and not allow_cloud:
             raise ConfigError(
                 f"{entry.name!r} runs in Ollama's cloud, not on this server",
-                hint="a local server would send the prompts away; name a local model",
+                hint="a local server would send the prompts away; name a local model, or say allow_cloud=True",
             )
         table[said] = entry
     return table

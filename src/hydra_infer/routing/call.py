@@ -12,7 +12,6 @@ from ..reply import Usage
 from ..wire.question import Question
 from ..wire.trouble import Failure
 from .backend import Backend, LocalModel
-from .pool import Place
 
 __all__ = ["Attempt", "Call", "Ended", "Limits", "Outcome", "Pause", "Policy", "Probe", "Serve", "Started", "Wait"]
 
@@ -53,7 +52,9 @@ class Limits:
     """One attempt's timers in seconds; None: not bounded by this one. `ends_at` is an instant, the call's deadline.
 
     `first`: until the first token, or the complete body of a plain call. `idle`: between tokens, pings are none.
-    `whole`: until the complete answer. The `…_name`s say which setting to blame when one expires.
+    `whole`: until the complete answer. The `…_name`s say which setting to blame when one expires. `silence`: how long the
+    gap between tokens may grow when, asked at each `idle`, the server still holds the model; None: it is not asked.
+    `sign`: what is waited for, in messages.
     """
 
     connect: float
@@ -63,6 +64,8 @@ class Limits:
     idle_name: str
     whole: float | None
     ends_at: float | None
+    silence: float | None = None
+    sign: str = "token"
 
     def patience(self, now: float) -> float:
         """Seconds that may pass from now until the first token."""
@@ -130,7 +133,7 @@ class Pause:
 class Wait:
     """Wait for the ticket at most so long. Sent back: None; the ticket itself tells what came of it."""
 
-    ticket: Future[Place]
+    ticket: Future[Any]
     seconds: float
 
 

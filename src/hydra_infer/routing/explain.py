@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .backend import LocalModel
+from .order import in_order, too_small
 from .pool import Place, Pool
-from .strategies import Ask, Strategy
+from .strategies import Strategy
 
 __all__ = ["Explanation", "Option", "explain"]
 
@@ -57,14 +58,24 @@ def explain(
     """Explain a call for models[0] with the others as its fallbacks; `fields` are the request's."""
     options: list[Option] = []
     for depth, model in enumerate(models):
-        serving = {place.backend.name: (place, local) for place, local in pool.serving(model, tags)}
-        order = strategy(Ask(fields, model, [place for place, _ in serving.values()]))
-        for rank, place in enumerate(order):
-            local = serving[place.backend.name][1]
+        serving = pool.serving(model, tags)
+        small = too_small(serving, fields, pool)
+        for rank, (place, local) in enumerate(in_order(serving, model, fields, pool, strategy)):
+            name = place.backend.name
             asked, why = _judge(place, local, pool, lone=len(serving) == 1 and len(models) == 1)
             reason = why or (f"fallback for {models[0]}" if depth else "first choice" if rank == 0 else "if those before fail")
-            options.append(Option(place.backend.name, model, local.name, asked, reason))
+            if asked:
+                reason += _warmth(place, local, pool)
+            if name in small:
+                reason += "; about {} tokens are more than its context of {}".format(*small[name])
+            options.append(Option(name, model, local.name, asked, reason))
     return Explanation(models[0], tuple(options), strategy_name)
+
+
+def _warmth(place: Place, local: LocalModel, pool: Pool) -> str:
+    if pool.is_cold(place, local):
+        return "; not loaded there now"
+    return "; loaded there" if pool.is_loaded(place, local) else ""
 
 
 def _judge(place: Place, local: LocalModel, pool: Pool, *, lone: bool) -> tuple[bool, str]:

@@ -13,18 +13,20 @@ from typing import Any
 
 from tenacity import RetryCallState
 
-from ..wire.trouble import Failure, Trouble
+from ..wire.dialect import DIALECTS
+from ..wire.trouble import Failure, Trouble, overflow_numbers
 from .backend import LocalModel
 from .call import Attempt, Call, Ended, Limits, Outcome, Pause, Policy, Probe, Serve, Wait
+from .events import Attempted, Failed, Finished, Rested, Tell, nobody
+from .order import Candidate, in_order
 from .pool import LOADING_REST, Place, Pool
-from .strategies import Ask, Strategy
+from .strategies import Strategy
 from .verdict import GaveUp
 
 __all__ = ["Flow", "Step", "failover"]
 
 Step = Attempt | Serve | Pause | Wait | Probe
 Flow = Generator[Step, Any, GaveUp | None]
-Candidate = tuple[Place, LocalModel]
 
 # Seconds until the first token where the Router's setting is None. A server of these kinds lists only what it has loaded;
 # the others may have to load 40 GB first.
@@ -48,9 +50,9 @@ _RESTS = frozenset(
 _WORTH_RETRYING = frozenset({Trouble.UNREACHABLE, Trouble.BROKEN, Trouble.FAILED, Trouble.BUSY})
 
 
-def failover(call: Call, pool: Pool, policy: Policy, strategy: Strategy, clock: Callable[[], float]) -> Flow:
-    """Instructions for one call. Returns None when it was served, or the GaveUp that says why not."""
-    return _Failover(call, pool, policy, strategy, clock).steps()
+def failover(call: Call, pool: Pool, policy: Policy, strategy: Strategy, clock: Callable[[], float], tell: Tell = nobody) -> Flow:
+    """Instructions for one call. Returns None when it was served, or the GaveUp that says why not. `tell` gets its events."""
+    return _Failover(call, pool, policy, strategy, clock, tell).steps()
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ class _Failover:
     policy: Policy
     strategy: Strategy
     clock: Callable[[], float]
+    tell: Tell
     began: float = field(init=False)
     outcomes: list[Outcome] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
@@ -136,13 +139,11 @@ class _Failover:
             (place, local)
             for place, local in self._serving(model)
             if place.backend.name not in self.tried
-            and (self.more_context_than is None or _context(place, local) > self.more_context_than)
+            and (self.more_context_than is None or (self.pool.context(place, local) or 0) > self.more_context_than)
         ]
 
     def _in_order(self, model: str) -> list[Candidate]:
-        left = {place.backend.name: (place, local) for place, local in self._left(model)}
-        ask = Ask(self.call.question.body.fields, model, [place for place, _ in left.values()])
-        return [left[place.backend.name] for place in self.strategy(ask)]
+        return in_order(self._left(model), model, self.call.question.body.fields, self.pool, self.strategy)
 
     def _other_models(self, model: str) -> bool:
         later = self.call.models[self.call.models.index(model) + 1 :]
@@ -180,6 +181,7 @@ class _Failover:
             self._note(candidate, model, None, self.clock() - began)
             ended: Ended = yield Serve(tuple(self.outcomes))
             self.pool.book(place, model, ended)
+            self.tell(Finished.of(place.backend.name, model, ended))
             if ended.failure is not None:
                 self._failed(candidate, ended.failure)
             elif not ended.left:
@@ -193,6 +195,11 @@ class _Failover:
             return  # the caller's patience ended; the backend may be as well as ever
         if failure.trouble in _RESTS:
             self.pool.failed(*candidate, failure, rest=not self.lone)
+            if not self.lone:
+                place, local = candidate
+                self.tell(
+                    Rested(place.backend.name, local.name, str(failure.trouble), round(self.pool.tiredness(place, local), 3))
+                )
 
     def _verdict(self, failure: Failure) -> GaveUp | None:
         """The end, if this failure is one that asking elsewhere cannot mend."""
@@ -201,7 +208,7 @@ class _Failover:
             return self._gave_up(final=failure)
         if failure.trouble is Trouble.OVERFLOW:
             self.tried.add(backend)
-            self.more_context_than = self._context_of(backend)
+            self.more_context_than = max(self.more_context_than or 0, self._too_small_for(backend, failure))
             return None if any(self._left(model) for model in self.call.models) else self._gave_up(final=failure)
         if failure.trouble is Trouble.NO_PATH and self.lone:
             return self._gave_up(final=failure)
@@ -240,15 +247,19 @@ class _Failover:
             first, first_name = self.call.first_token_timeout, "the client's own timeout"
         idle = _first(own.idle_timeout, self.policy.idle_timeout)
         # Tool calls are buffered by TabbyAPI and Ollama and sent whole: 1,200 tokens at 20 a second are 60 s of silence.
+        # One that can tell whether it still holds the model is asked at each `idle`; the others have `timeout` at once.
         buffered = self.call.question.has_tools
+        asked = buffered and DIALECTS[place.backend.kind].loaded_path is not None
+        patient = buffered and not asked
         return Limits(
             connect=_first(own.connect_timeout, self.policy.connect_timeout),
             first=first,
             first_name=first_name,
-            idle=max(idle, timeout) if buffered else idle,
-            idle_name="timeout" if buffered else "idle_timeout",
+            idle=max(idle, timeout) if patient else idle,
+            idle_name="timeout" if patient else "idle_timeout",
             whole=timeout if self.call.mode == "reply" else None,
             ends_at=self.call.ends_at,
+            silence=max(idle, timeout) if asked else None,
         )
 
     def _usual(self, place: Place, local: LocalModel) -> float:
@@ -275,28 +286,33 @@ class _Failover:
             ("answered", "", None) if failure is None else (str(failure.trouble), failure.message, failure.status)
         )
         self.outcomes.append(Outcome(place.backend.name, model, local.name, result, message, status, round(seconds, 6)))
+        self.tell(Attempted(place.backend.name, model, local.name, result, status, round(seconds, 6)))
 
     def _unserved(self) -> GaveUp:
         """Nobody is known to serve any of the models; servers that would not say what they serve are named."""
         silent = tuple(f"{place.backend.name}: could not be asked for its models" for place in self.pool.silent())
-        return GaveUp(self.call.models[0], (), resting=silent, known=tuple(self.pool.models()), tags=self.call.tags)
+        return self._told(GaveUp(self.call.models[0], (), resting=silent, known=tuple(self.pool.models()), tags=self.call.tags))
 
     def _gave_up(self, *, final: Failure | None = None, out_of_time: bool = False, resting: tuple[str, ...] = ()) -> GaveUp:
-        return GaveUp(self.call.models[0], tuple(self.outcomes), final, out_of_time, resting)
+        return self._told(GaveUp(self.call.models[0], tuple(self.outcomes), final, out_of_time, resting))
 
-    def _context_of(self, name: str) -> int:
-        """The largest context that the backend just refused with; a server that never told counts as beyond compare."""
+    def _told(self, verdict: GaveUp) -> GaveUp:
+        self.tell(Failed.of(verdict, self.clock() - self.began))
+        return verdict
+
+    def _too_small_for(self, name: str, failure: Failure) -> int:
+        """A context that is too small, after the backend's refusal: its own, and if it counted the prompt, anything below that.
+
+        A server that never told its context counts as beyond compare.
+        """
+        tokens, context = overflow_numbers(failure)
         contexts = [
-            _context(*candidate)
+            self.pool.context(*candidate) or 0
             for model in self.call.models
             for candidate in self._serving(model)
             if candidate[0].backend.name == name
         ]
-        return max(contexts, default=0) or 2**62
-
-
-def _context(place: Place, local: LocalModel) -> int:
-    return local.context or place.backend.context or 0
+        return max(context or max(contexts, default=0) or 2**62, (tokens or 1) - 1)
 
 
 def _rest_story(candidate: Candidate, pool: Pool) -> str:

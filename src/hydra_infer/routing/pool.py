@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..wire.dialect import DIALECTS, Look
 from ..wire.trouble import Failure, Trouble
@@ -46,6 +46,7 @@ class Place:
     told: Look | None = None  # what the server says of itself
     told_at: float = NEVER
     contexts: dict[str, int] = field(default_factory=dict)  # what each model is asked for with, once and for all
+    loaded_with: tuple[str, dict[str, Any]] | None = None  # what this router last loaded there, and how
     answered: int = 0
     failed: int = 0
     ttft: float | None = None  # seconds, a moving average over answers
@@ -148,7 +149,7 @@ class Pool:
         loaded = place.told.loaded if place.told else None
         chosen = local.context or place.backend.context or (loaded or {}).get(local.name) or DIALECTS[place.backend.kind].context
         context = None if chosen is None else place.contexts.setdefault(local.name, chosen)
-        return context, loaded is not None and local.name not in loaded
+        return context, self.is_cold(place, local)
 
     def warmed(self, backend: Backend, local_name: str, context: int | None) -> None:
         """A model has been loaded there."""
@@ -157,14 +158,46 @@ class Pool:
             known = place.told or Look([])
             place.told = replace(known, loaded={**(known.loaded or {}), local_name: context})
 
-    def is_stale(self, backend: Backend) -> bool:
-        """Whether a server was asked about itself so long ago that another look, beside the calls, is worth it."""
-        told_at = self._by_name[backend.name].told_at
-        return told_at > NEVER and self._clock() - told_at > MODELS_TTL
+    def tell_loaded(self, backend: Backend, loaded: dict[str, int | None]) -> None:
+        """What a server answered when asked for its loaded models alone."""
+        with self._lock:
+            place = self._by_name[backend.name]
+            place.told = replace(place.told or Look([]), loaded=loaded)
+
+    def welcome(self, place: Place, local: LocalModel, context: int | None, settings: Mapping[str, Any]) -> None:
+        """A model was loaded there on purpose: whatever was held against it is forgotten, and calls ask for this context."""
+        with self._lock:
+            place.rests_until, place.last = None, None
+            place.missing.pop(local.name, None)
+            place.loaded_with = (local.name, dict(settings))
+            if context is not None:
+                place.contexts[local.name] = context
+
+    def loaded_with(self, place: Place, local_name: str) -> dict[str, Any]:
+        """The settings of this router's last load there; none where that was of another model."""
+        with self._lock:
+            return place.loaded_with[1] if place.loaded_with is not None and place.loaded_with[0] == local_name else {}
+
+    def stale(self) -> list[Backend]:
+        """Servers asked about themselves so long ago that another look, beside the calls, is worth it.
+
+        One that nobody asks, because its model was cold, is among them: else its coming back would go unnoticed.
+        """
+        now = self._clock()
+        return [place.backend for place in self.places if place.told_at > NEVER and now - place.told_at > MODELS_TTL]
 
     def is_loaded(self, place: Place, local: LocalModel) -> bool:
         """Whether the server said that it has the model in memory."""
         return place.told is not None and local.name in (place.told.loaded or ())
+
+    def is_cold(self, place: Place, local: LocalModel) -> bool:
+        """Whether the server said what it has in memory, and the model is not among it."""
+        return place.told is not None and place.told.loaded is not None and local.name not in place.told.loaded
+
+    def context(self, place: Place, local: LocalModel) -> int | None:
+        """The context (tokens) that the model has there: as configured, else as the server told; None when nobody said."""
+        loaded = (place.told.loaded if place.told else None) or {}
+        return local.context or place.backend.context or place.contexts.get(local.name) or loaded.get(local.name)
 
     def _local(self, place: Place, model: str) -> LocalModel | None:
         if place.backend.models is not None:

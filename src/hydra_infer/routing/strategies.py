@@ -19,11 +19,15 @@ __all__ = ["Ask", "Difficulty", "Strategy", "UserStrategy", "find_strategy", "is
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a strategy may look at: the request's fields, the model, and its candidates in list order."""
+    """What a strategy may look at: the request's fields, the model, and its candidates in list order.
+
+    `cold`: the names of those that are known not to have the model in memory.
+    """
 
     fields: Mapping[str, Any]
     model: str
     places: Sequence[Place]
+    cold: frozenset[str] = frozenset()
 
 
 # Gives the same places in the order to ask them.
@@ -44,10 +48,10 @@ def find_strategy(strategy: str | UserStrategy, random: Random | None = None) ->
     dice = random or Random()
     known: dict[str, Strategy] = {
         "ordered": ordered,
-        "shuffle": shuffle(dice),
-        "least-busy": least_busy,
-        "fastest": fastest(dice),
-        "sticky": sticky,
+        "shuffle": warm_first(shuffle(dice)),
+        "least-busy": warm_first(least_busy),
+        "fastest": warm_first(fastest(dice)),
+        "sticky": warm_first(sticky),
         "cheapest": cheapest,
         "difficulty": by_difficulty(is_hard),
     }
@@ -59,8 +63,17 @@ def find_strategy(strategy: str | UserStrategy, random: Random | None = None) ->
 
 
 def ordered(ask: Ask) -> Sequence[Place]:
-    """List order: the first that can answer does."""
+    """List order: the first that can answer does, and loads the model if it must. It is the order that somebody wrote down."""
     return ask.places
+
+
+def warm_first(strategy: Strategy) -> Strategy:
+    """The strategy's order among those that have the model in memory, then among those that are known to be cold."""
+
+    def ordered_by_warmth(ask: Ask) -> Sequence[Place]:
+        return sorted(strategy(ask), key=lambda place: place.backend.name in ask.cold)
+
+    return ordered_by_warmth
 
 
 def shuffle(random: Random) -> Strategy:
@@ -110,21 +123,24 @@ def sticky(ask: Ask) -> Sequence[Place]:
 
 
 def cheapest(ask: Ask) -> Sequence[Place]:
-    """Lowest price of a token in and a token out first, equals by how busy they are; without a price it is your own, and free."""
+    """Lowest price of a token in and a token out first; without a price it is your own, and free.
 
-    def price(place: Place) -> tuple[float, int]:
+    Equals by whether the model is loaded there, then by how busy they are.
+    """
+
+    def price(place: Place) -> tuple[float, bool, int]:
         row = place.backend
-        return (row.input_cost_per_token or 0.0) + (row.output_cost_per_token or 0.0), place.in_flight
+        return (row.input_cost_per_token or 0.0) + (row.output_cost_per_token or 0.0), row.name in ask.cold, place.in_flight
 
     return sorted(ask.places, key=price)
 
 
 def by_difficulty(rule: Difficulty) -> Strategy:
-    """Hard requests to backends tagged "hard" first, all others to those tagged "easy" first; list order within."""
+    """Hard requests to backends tagged "hard" first, all others to those tagged "easy" first; within, loaded ones first."""
 
     def sorted_by_tag(ask: Ask) -> Sequence[Place]:
         wanted = "hard" if rule(ask.fields) else "easy"
-        return sorted(ask.places, key=lambda place: wanted not in place.backend.tags)
+        return sorted(ask.places, key=lambda place: (wanted not in place.backend.tags, place.backend.name in ask.cold))
 
     return sorted_by_tag
 

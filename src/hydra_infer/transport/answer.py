@@ -26,12 +26,16 @@ class Told:
         self.outcomes: tuple[Outcome, ...] = ()
         self.failure: Failure | None = None
         self.flow: Flow | None = None
-        self.warnings = exchange.warnings
         self._exchange, self._watch = exchange, watch
         self._ready = deque(events)
         self._over = False
         self._usage = Usage()
         self._count(events)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the dialect has to say of this answer; all of it is known when the answer is over."""
+        return self._exchange.warnings
 
     @property
     def ttft(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,14 +11,16 @@ from typing import Any
 from ..errors import ConfigError
 from ..routing.call import Call
 from ..routing.verdict import GaveUp, error_answer
-from ..wire.exchange import Event
-from ..wire.openai import as_chunk, rename
-from ..wire.question import PATHS, read_question
-from ..wire.sse import encode_event
+from ..wire.question import PATHS, Fields, read_question
+from ..wire.responses import NoCounterpart, as_chat
 from .answer import Answer, AsyncAnswer, Told
+from .rendering import ChatRendering, Rendering, ResponsesRendering
 from .switchboard import Switchboard
 
 __all__ = ["AsyncBody", "Body", "Desk", "Head"]
+
+# Answered by way of chat completions.
+RESPONSES = "/responses"
 
 # What may travel from a foreign client to a server. Never its Authorization or Cookie: they are meant for somebody else.
 _TRAVELLING_HEADERS = frozenset({"traceparent", "tracestate", "x-request-id", "x-hydra-hops"})
@@ -70,14 +73,15 @@ class Desk:
     ) -> tuple[Head, Body]:
         """Answer in this thread. `timeout` is the client's own, in seconds; None when it has none."""
         opened = self._open(method, path, headers, data, timeout)
-        if isinstance(opened, Call):
-            answer = self._switchboard.ask(opened)
+        if isinstance(opened, _Opened):
+            answer = self._switchboard.ask(opened.call)
             if isinstance(answer, GaveUp):
                 head, whole = _refusal(answer)
                 return head, Body(iter([whole]))
-            if opened.mode == "stream":
-                return _head(answer, "text/event-stream"), Body(_sse(_Rendering(opened, answer), answer), answer)
-            return _head(answer, "application/json"), Body(iter([rename(event, answer.model) for event in answer]))
+            rendering = opened.rendering(answer)
+            if opened.call.mode == "stream":
+                return _head(answer, "text/event-stream"), Body(_sse(rendering, answer), answer)
+            return _head(answer, "application/json"), Body(iter([rendering.whole(event) for event in answer]))
         head, whole = opened or _model_list(self._switchboard.models())
         return head, Body(iter([whole]))
 
@@ -86,41 +90,61 @@ class Desk:
     ) -> tuple[Head, AsyncBody]:
         """Answer in this event loop."""
         opened = self._open(method, path, headers, data, timeout)
-        if isinstance(opened, Call):
-            answer = await self._switchboard.aask(opened)
+        if isinstance(opened, _Opened):
+            answer = await self._switchboard.aask(opened.call)
             if isinstance(answer, GaveUp):
                 head, whole = _refusal(answer)
                 return head, AsyncBody(_once(whole))
-            if opened.mode == "stream":
-                return _head(answer, "text/event-stream"), AsyncBody(_asse(_Rendering(opened, answer), answer), answer)
-            whole = b"".join([rename(event, answer.model) async for event in answer])
+            rendering = opened.rendering(answer)
+            if opened.call.mode == "stream":
+                return _head(answer, "text/event-stream"), AsyncBody(_asse(rendering, answer), answer)
+            whole = b"".join([rendering.whole(event) async for event in answer])
             return _head(answer, "application/json"), AsyncBody(_once(whole))
         head, whole = opened or _model_list(await self._switchboard.amodels())
         return head, AsyncBody(_once(whole))
 
     def _open(
         self, method: str, path: str, headers: Iterable[tuple[str, str]], data: bytes, timeout: float | None
-    ) -> Call | tuple[Head, bytes] | None:
+    ) -> _Opened | tuple[Head, bytes] | None:
         """The call in a request, a refusal, or None for "list the models"."""
         place = "/" + path.strip("/").removeprefix("v1").strip("/")
         if place == "/models" and method == "GET":
             return None
-        if place not in PATHS:
+        if place not in (*PATHS, RESPONSES):
             return _no_such_path(method, place)
         if method != "POST":
             return _static(405, error_answer(f"{method} {place}: only POST is answered here", "method_not_allowed"))
         travelling = {name.lower(): value for name, value in headers if name.lower() in _TRAVELLING_HEADERS}
         try:
             question = read_question(place, data, travelling)
+            asked = question.body.fields if place == RESPONSES else None
+            if asked is not None:
+                question = dataclasses.replace(question, path="/chat/completions", body=Fields(as_chat(asked)))
             stream = question.stream
-            return self._switchboard.call(
+            call = self._switchboard.call(
                 question,
                 mode="stream" if stream else "plain",
                 first_token_timeout=timeout if stream else None,
                 deadline=None if stream else timeout,
             )
+            return _Opened(call, asked)
+        except NoCounterpart as error:
+            return _static(404, error_answer(str(error), "not_found"))
         except ConfigError as error:
             return _static(400, error_answer(str(error), "bad_request", kind="invalid_request_error"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A request let in: the call, and where it came in other words than the call's, those."""
+
+    call: Call
+    asked: Mapping[str, Any] | None
+
+    def rendering(self, answer: Told) -> Rendering:
+        if self.asked is not None:
+            return ResponsesRendering(self.asked, answer)
+        return ChatRendering(answer, wants_usage=self.call.question.wants_usage)
 
 
 def _head(answer: Told, content_type: str) -> Head:
@@ -143,43 +167,16 @@ def _refusal(verdict: GaveUp) -> tuple[Head, bytes]:
     return Head(status, {"content-type": "application/json", "x-should-retry": "false", "x-hydra-attempts": tried}), body
 
 
-class _Rendering:
-    """Events as the bytes of server-sent events, with the text kept for the case that the stream breaks."""
-
-    def __init__(self, call: Call, answer: Told) -> None:
-        self._call, self._answer = call, answer
-        self._text: list[str] = []
-
-    def part(self, event: Event) -> bytes | None:
-        """One event's bytes; None for the token counts that we asked for and the caller did not."""
-        if event.usage_only and not self._call.question.wants_usage:
-            return None
-        if event.whole:
-            return encode_event(json.dumps({**as_chunk(event.data), "model": self._answer.model}).encode())
-        choice = (event.data.get("choices") or [{}])[0]
-        self._text.append((choice.get("delta") or {}).get("content") or choice.get("text") or "")
-        return encode_event(rename(event, self._answer.model))
-
-    def last(self) -> bytes:
-        """[DONE], or the error: SDKs take a silent cut for success, an error event they raise."""
-        failure, backend = self._answer.failure, self._answer.backend
-        if failure is None:
-            return encode_event(b"[DONE]")
-        return encode_event(
-            error_answer(f"{backend} broke off: {failure.message}", "stream_broken", backend=backend, text="".join(self._text))
-        )
-
-
-def _sse(rendering: _Rendering, answer: Answer) -> Iterator[bytes]:
+def _sse(rendering: Rendering, answer: Answer) -> Iterator[bytes]:
     for event in answer:
-        if (part := rendering.part(event)) is not None:
+        if part := rendering.part(event):
             yield part
     yield rendering.last()
 
 
-async def _asse(rendering: _Rendering, answer: AsyncAnswer) -> AsyncIterator[bytes]:
+async def _asse(rendering: Rendering, answer: AsyncAnswer) -> AsyncIterator[bytes]:
     async for event in answer:
-        if (part := rendering.part(event)) is not None:
+        if part := rendering.part(event):
             yield part
     yield rendering.last()
 
@@ -192,15 +189,15 @@ def _model_list(models: Mapping[str, list[str]]) -> tuple[Head, bytes]:
 
 
 def _no_such_path(method: str, path: str) -> tuple[Head, bytes]:
-    if path.startswith("/responses"):
-        return _static(
-            404, error_answer("/v1/responses is not answered here: switch your client to chat completions", "not_found")
-        )
+    if path.startswith(f"{RESPONSES}/"):
+        return _static(404, error_answer(str(NoCounterpart("stored answers to look up")), "not_found"))
     if path.startswith(("/audio", "/images", "/files")):
         return _static(501, error_answer(f"{path} is not routed", "not_implemented"))
     return _static(
         404,
-        error_answer(f"{method} {path} is not answered here; there are {', '.join(PATHS)} and /models", "not_found"),
+        error_answer(
+            f"{method} {path} is not answered here; there are {', '.join((*PATHS, RESPONSES))} and /models", "not_found"
+        ),
     )
 
 

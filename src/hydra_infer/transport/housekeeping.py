@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -27,8 +28,8 @@ class Housekeeping:
     def before(self, step: Attempt) -> Future[Failure | None] | None:
         """What must be waited for before an attempt: the load of a cold model, or nothing. Others' loads are joined."""
         backend = step.backend
-        if self._pool.is_stale(backend):
-            self._errands.run(backend.name, lambda: self._shell.look([backend], LOOK_SECONDS))
+        for stale in self._pool.stale():
+            self._errands.run(stale.name, functools.partial(self._shell.look, [stale], LOOK_SECONDS))
         if not step.cold or DIALECTS[backend.kind].warm is None:
             return None
         return self._errands.run((backend.name, step.local.name), lambda: self._shell.warm(step))

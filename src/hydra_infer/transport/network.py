@@ -76,9 +76,15 @@ class _SyncStream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         watch = self._watch or CURRENT.get()
-        data = self._inner.read(max_bytes, timeout=_left(watch))
-        watch.received += len(data)
-        return data
+        while True:
+            try:
+                data = self._inner.read(max_bytes, timeout=_left(watch))
+            except httpcore.ReadTimeout:
+                if not watch.is_held():
+                    raise
+            else:
+                watch.received += len(data)
+                return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         # A request begins with a write, always inside the call that makes it; its response may be read from elsewhere.
@@ -134,7 +140,8 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         watch = self._watch or CURRENT.get()
-        _left(watch)
+        if not watch.may_ask():  # else the attempt's timer asks, even when it is a moment late
+            _left(watch)
         data = await self._inner.read(max_bytes)
         if watch.expired:
             raise httpcore.ReadTimeout(watch.verdict)

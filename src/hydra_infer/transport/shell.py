@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..routing.backend import Backend
-from ..routing.call import Attempt, Call, Pause, Probe, Serve, Started, Wait
+from ..routing.call import Attempt, Call, Limits, Pause, Probe, Serve, Started, Wait
 from ..routing.flow import COLD, Flow
 from ..routing.pool import Pool
 from ..routing.verdict import GaveUp
 from ..wire.dialect import DIALECTS, Look, get
-from ..wire.exchange import Event, Exchange, WireRequest
+from ..wire.exchange import WireRequest
+from ..wire.lifecycle import Advance, Reading
 from ..wire.openai import Target
-from ..wire.trouble import Failure, Trouble, failure_of_status
+from ..wire.trouble import Failure, failure_of_status
 from .answer import Answer, AsyncAnswer
 from .engine import AsyncEngineLine, EngineLine
+from .looks import Got, engine_look, loaded_path, read_list, shows, target, with_loaded
+from .opening import Opening, still_loading
 from .upstream import AsyncHttpLine, AsyncLine, HttpLine, Line, LineFailed
 from .watch import Watch, quick
 
@@ -30,8 +33,6 @@ __all__ = ["LOOK_SECONDS", "AsyncShell", "Shell"]
 
 Clock = Callable[[], float]
 Looks = dict[str, tuple[Look | Failure, float]]
-Got = tuple[int, dict[str, str], bytes] | Failure
-_MAX_HOPS = 3
 # How long a server may take to tell what it has, when nobody waits for it but a person or nobody at all.
 LOOK_SECONDS = 3.0
 
@@ -58,17 +59,51 @@ class Shell:
                 elif isinstance(step, Serve) and isinstance(answer, Answer):
                     answer.flow, answer.outcomes = flow, step.outcomes
                     return answer
-                elif isinstance(step, Pause):
-                    time.sleep(step.seconds)
-                elif isinstance(step, Wait):
-                    concurrent.futures.wait([step.ticket], step.seconds)
-                elif isinstance(step, Probe):
-                    self.look(step.backends, step.seconds)
+                elif isinstance(step, Pause | Wait | Probe):
+                    self.meanwhile(step)
         except StopIteration as stop:
             return _given_up(stop)
         except BaseException:
             flow.close()  # interrupted: the reservation goes back at once, not when the garbage is collected
             raise
+
+    def meanwhile(self, step: Pause | Wait | Probe) -> None:
+        """What a flow wants done before its next request."""
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+        elif isinstance(step, Wait):
+            concurrent.futures.wait([step.ticket], step.seconds)
+        else:
+            self.look(step.backends, step.seconds)
+
+    def fetch(
+        self,
+        backend: Backend,
+        request: WireRequest,
+        limits: Limits,
+        reading: Reading,
+        deliver: Callable[[Advance], None],
+        *,
+        again: bool = True,
+    ) -> Failure | None:
+        """Send a request that is no call and read its answer as it comes; the Failure of the connection, if it fails."""
+        watch = Watch(limits, self._clock)
+        try:
+            response = self._lines[backend.name].send(request, watch)
+            try:
+                reading.head(response.status, response.headers)
+                for data in response:
+                    _read(reading, data, watch, deliver)
+                    if reading.done:
+                        break
+                reading.end()
+            finally:
+                response.close()
+        except LineFailed as error:
+            if error.stale and again:  # a kept connection that the server had closed: nothing was asked yet
+                return self.fetch(backend, request, limits, reading, deliver, again=False)
+            return error.failure
+        return None
 
     def look(self, backends: Sequence[Backend], seconds: float) -> Looks:
         """Ask servers for their models, all at once, and tell the pool. Gives what each answered, and in how many seconds."""
@@ -79,23 +114,27 @@ class Shell:
 
     def _look(self, backend: Backend, seconds: float) -> tuple[Look | Failure, float]:
         watch = Watch(quick(seconds), self._clock)
-        found = _engine_look(backend)
+        found = engine_look(backend)
         if found is None:
-            found = _read_list(backend, self._get(backend, DIALECTS[backend.kind].list_path, watch))
+            found = read_list(backend, self._get(backend, DIALECTS[backend.kind].list_path, watch))
             loaded_path = DIALECTS[backend.kind].loaded_path
             if loaded_path is not None and isinstance(found, Look):
-                found = _with_loaded(backend, found, self._get(backend, loaded_path, watch))
+                found = with_loaded(backend, found, self._get(backend, loaded_path, watch))
             self._pool.tell(backend, found)
         return found, self._clock() - watch.began
 
     def _get(self, backend: Backend, path: str, watch: Watch) -> Got:
         try:
-            response = self._lines[backend.name].send(get(path, _target(backend)), watch)
+            response = self._lines[backend.name].send(get(path, target(backend)), watch)
             body = b"".join(response)
             response.close()
         except LineFailed as error:
             return error.failure
         return response.status, response.headers, body
+
+    def _holds(self, step: Attempt, seconds: float) -> bool:
+        """Whether the server still has the attempt's model in memory."""
+        return shows(step, self._get(step.backend, loaded_path(step), Watch(quick(seconds), self._clock)))
 
     def close(self) -> None:
         """Close all connections."""
@@ -107,12 +146,12 @@ class Shell:
             try:
                 loaded = warming.result(step.limits.patience(self._clock()))
             except concurrent.futures.TimeoutError:
-                return _still_loading(step)
+                return still_loading(step)
             if isinstance(loaded, Failure):
                 return loaded
-        opening = _Opening(call, step)
+        opening = Opening(call, step)
         while True:
-            watch, response = Watch(step.limits, self._clock), None
+            watch, response = Watch(step.limits, self._clock, functools.partial(self._holds, step)), None
             try:
                 response = self._lines[step.backend.name].send(opening.request, watch)
                 body = iter(response)
@@ -155,17 +194,53 @@ class AsyncShell:
                 elif isinstance(step, Serve) and isinstance(answer, AsyncAnswer):
                     answer.flow, answer.outcomes = flow, step.outcomes
                     return answer
-                elif isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                elif isinstance(step, Wait):
-                    await asyncio.wait([asyncio.wrap_future(step.ticket)], timeout=step.seconds)
-                elif isinstance(step, Probe):
-                    await self.look(step.backends, step.seconds)
+                elif isinstance(step, Pause | Wait | Probe):
+                    await self.meanwhile(step)
         except StopIteration as stop:
             return _given_up(stop)
         except BaseException:
             flow.close()
             raise
+
+    async def meanwhile(self, step: Pause | Wait | Probe) -> None:
+        """What a flow wants done before its next request."""
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+        elif isinstance(step, Wait):
+            await asyncio.wait([asyncio.wrap_future(step.ticket)], timeout=step.seconds)
+        else:
+            await self.look(step.backends, step.seconds)
+
+    async def fetch(
+        self,
+        backend: Backend,
+        request: WireRequest,
+        limits: Limits,
+        reading: Reading,
+        deliver: Callable[[Advance], None],
+        *,
+        again: bool = True,
+    ) -> Failure | None:
+        """Send a request that is no call and read its answer as it comes; the Failure of the connection, if it fails."""
+        watch = Watch(limits, self._clock)
+        try:
+            response = await self._lines[backend.name].send(request, watch)
+            try:
+                reading.head(response.status, response.headers)
+                async for data in response:
+                    _read(reading, data, watch, deliver)
+                    if reading.done:
+                        break
+                reading.end()
+            finally:
+                await response.aclose()
+        except LineFailed as error:
+            if error.stale and again:
+                return await self.fetch(backend, request, limits, reading, deliver, again=False)
+            return error.failure
+        finally:
+            watch.stop_timer()
+        return None
 
     async def look(self, backends: Sequence[Backend], seconds: float) -> Looks:
         """Ask servers for their models, all at once, and tell the pool. Gives what each answered, and in how many seconds."""
@@ -174,17 +249,17 @@ class AsyncShell:
 
     async def _look(self, backend: Backend, seconds: float) -> tuple[Look | Failure, float]:
         watch = Watch(quick(seconds), self._clock)
-        found = _engine_look(backend)
+        found = engine_look(backend)
         if found is None:
-            found = _read_list(backend, await self._get(backend, DIALECTS[backend.kind].list_path, watch))
+            found = read_list(backend, await self._get(backend, DIALECTS[backend.kind].list_path, watch))
             loaded_path = DIALECTS[backend.kind].loaded_path
             if loaded_path is not None and isinstance(found, Look):
-                found = _with_loaded(backend, found, await self._get(backend, loaded_path, watch))
+                found = with_loaded(backend, found, await self._get(backend, loaded_path, watch))
             self._pool.tell(backend, found)
         return found, self._clock() - watch.began
 
     async def _get(self, backend: Backend, path: str, watch: Watch) -> Got:
-        return await self._exchange(backend, get(path, _target(backend)), watch)
+        return await self._exchange(backend, get(path, target(backend)), watch)
 
     async def _exchange(self, backend: Backend, request: WireRequest, watch: Watch) -> Got:
         try:
@@ -196,6 +271,9 @@ class AsyncShell:
         finally:
             watch.stop_timer()
         return response.status, response.headers, body
+
+    async def _holds(self, step: Attempt, seconds: float) -> bool:
+        return shows(step, await self._get(step.backend, loaded_path(step), Watch(quick(seconds), self._clock)))
 
     async def warm(self, step: Attempt) -> Failure | None:
         """Have the model loaded, however long that takes up to COLD; None when it is."""
@@ -224,12 +302,12 @@ class AsyncShell:
             try:
                 loaded = await asyncio.wait_for(loading, step.limits.patience(self._clock()))
             except TimeoutError:
-                return _still_loading(step)
+                return still_loading(step)
             if isinstance(loaded, Failure):
                 return loaded
-        opening = _Opening(call, step)
+        opening = Opening(call, step)
         while True:
-            watch, response = Watch(step.limits, self._clock), None
+            watch, response = Watch(step.limits, self._clock, functools.partial(self._holds, step)), None
             try:
                 response = await self._lines[step.backend.name].send(opening.request, watch)
                 body = aiter(response)
@@ -252,100 +330,14 @@ class AsyncShell:
                 return opening.failure
 
 
-class _Opening:
-    """One attempt until it is decided: the events so far, redirects within the server, one free retry."""
-
-    def __init__(self, call: Call, step: Attempt) -> None:
-        self._call, self._step = call, step
-        self.exchange = open_exchange(call, step)
-        self.request = self.exchange.request
-        self.events: list[Event] = []
-        self._lost: Failure | None = None
-        self._ended = self._retry = self._retried = False
-        self._hops = 0
-
-    @property
-    def answered(self) -> bool:
-        return self.exchange.answered and self.exchange.failure is None
-
-    @property
-    def undecided(self) -> bool:
-        return not (self._ended or self.exchange.answered or self.exchange.failure or self.exchange.moved)
-
-    @property
-    def failure(self) -> Failure:
-        """Why there is no answer."""
-        too_far = "too many redirects" if self.exchange.moved else "it ended without an answer"
-        return self._lost or self.exchange.failure or Failure(Trouble.BROKEN, too_far)
-
-    def take(self, data: bytes | None) -> None:
-        """A piece of the body, or None for its end."""
-        self._ended = data is None
-        self.events += self.exchange.end() if data is None else self.exchange.feed(data)
-
-    def lost(self, error: LineFailed) -> None:
-        """The line failed. A server may close a kept connection at any time: then nothing was asked yet, and asking is free."""
-        self._lost, self._retry = error.failure, error.stale and not self._retried
-
-    def again(self) -> bool:
-        """Whether to send once more, at once: after a stale connection, or where a redirect points to."""
-        path = self.exchange.moved
-        if self._retry:
-            self._retried, self._retry, self._lost = True, False, None
-            return True
-        if path is None or self._lost or self._hops == _MAX_HOPS:
-            return False
-        self._hops += 1
-        self.exchange = open_exchange(self._call, self._step)
-        self.request = replace(self.exchange.request, path=path)
-        return True
-
-
-def open_exchange(call: Call, step: Attempt) -> Exchange:
-    """The dialect's side of this attempt."""
-    backend, local = step.backend, step.local
-    return DIALECTS[backend.kind].open(call.question, Target(backend.url, local.name, backend.headers(), step.context))
-
-
-def _still_loading(step: Attempt) -> Failure:
-    limits = step.limits
-    message = f"the model is still being loaded after {limits.first:g} s ({limits.first_name}); that goes on"
-    return Failure(Trouble.LOADING, message, limit=limits.first_name)
-
-
 def _given_up(stop: StopIteration) -> GaveUp:
     verdict = stop.value
     assert isinstance(verdict, GaveUp), "the failover flow ended without an answer and without a reason"
     return verdict
 
 
-def _target(backend: Backend) -> Target:
-    return Target(backend.url, "", backend.headers())
-
-
-def _engine_look(backend: Backend) -> Look | Failure | None:
-    """An engine in this process needs no asking."""
-    return Look(list(backend.models or ())) if backend.kind == "engine" else None
-
-
-def _read_list(backend: Backend, got: Got) -> Look | Failure:
-    if isinstance(got, Failure):
-        return got
-    status, headers, body = got
-    if status != 200:
-        return failure_of_status(status, headers, body)
-    try:
-        return Look(DIALECTS[backend.kind].read_list(body))
-    except (ValueError, RecursionError) as error:
-        return Failure(Trouble.BROKEN, str(error), status=status)
-
-
-def _with_loaded(backend: Backend, look: Look, got: Got) -> Look:
-    """The look with what is in memory. A server that will not say just now (Ollama while it loads) is no failure."""
-    read = DIALECTS[backend.kind].read_loaded
-    if read is None or isinstance(got, Failure) or got[0] not in (200, 503):
-        return look
-    try:
-        return replace(look, loaded=read(got[2]) if got[0] == 200 else {})
-    except (ValueError, RecursionError):
-        return look
+def _read(reading: Reading, data: bytes, watch: Watch, deliver: Callable[[Advance], None]) -> None:
+    """A piece of an answer; what shows progress is a sign of life, what only fills the line is none."""
+    for advance in reading.feed(data):
+        watch.token()
+        deliver(advance)

@@ -27,7 +27,7 @@ class _Reading:
         self._last = began
         self._reply: Reply | None = None
         substitute = (f"answered by {told.model!r} instead of {asked!r}",) if told.model != asked else ()
-        self._warnings = (*warnings, *told.warnings, *substitute)
+        self._warnings = (*warnings, *substitute)
 
     @property
     def backend(self) -> str:
@@ -81,7 +81,7 @@ class _Reading:
             timings=self._timings(),
             backend=self._told.backend,
             attempts=self._told.outcomes,
-            warnings=self._warnings,
+            warnings=(*self._warnings, *self._told.warnings),
         )
 
     def _timings(self) -> Timings:

@@ -10,17 +10,24 @@ from typing import Any
 from ..errors import ConfigError
 from ..routing.backend import Backend
 from ..routing.call import Call, Policy
+from ..routing.errand import Change, Errand
+from ..routing.events import Event
 from ..routing.explain import Explanation, explain
 from ..routing.flow import failover
 from ..routing.ledger import Ledger
+from ..routing.lifecycle import Changing, change
 from ..routing.pool import Pool
 from ..routing.status import BackendStatus, Status
 from ..routing.strategies import UserStrategy, find_strategy
+from ..routing.turns import Turns
 from ..routing.verdict import GaveUp, unknown_model
 from ..wire.dialect import Look
+from ..wire.lifecycle import Wish
 from ..wire.question import Question
 from ..wire.trouble import Failure
+from . import lifecycle
 from .answer import Answer, AsyncAnswer
+from .chronicle import Chronicle
 from .housekeeping import Housekeeping
 from .shell import LOOK_SECONDS, AsyncShell, Shell
 
@@ -38,6 +45,7 @@ class Switchboard:
         strategy: str | UserStrategy = "ordered",
         aliases: Mapping[str, str] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
+        on_event: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backends = _with_unique_names(backends)
@@ -50,8 +58,9 @@ class Switchboard:
             find_strategy(strategy),
             strategy if isinstance(strategy, str) else getattr(strategy, "__name__", "yours"),
         )
-        self._clock = clock
+        self._clock, self._tell = clock, Chronicle(on_event)
         self.pool = Pool(self.backends, cooldown=policy.cooldown, clock=clock)
+        self._turns = Turns()
         self._housekeeping = Housekeeping(self.backends, self.pool, clock)
         self._shell = Shell(self.backends, self.pool, self._housekeeping, clock)
         self._aio = AsyncShell(self.backends, self.pool, self._housekeeping, clock)
@@ -71,9 +80,7 @@ class Switchboard:
         deadline: float | None = None,
     ) -> Call:
         """What routing is to know of one call. `deadline` is seconds from now; embeddings never change the model."""
-        for name, value in (("timeout", timeout), ("deadline", deadline), ("first_token_timeout", first_token_timeout)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
-                raise ConfigError(f"{name}={value!r} is not a time", hint="give seconds above 0")
+        _check_times(timeout=timeout, deadline=deadline, first_token_timeout=first_token_timeout)
         model = self.aliases.get(question.model, question.model)
         others = self.fallbacks.get(model) or self.fallbacks.get(question.model) or ()
         chain = (model, *others) if fallback and question.path != "/embeddings" else (model,)
@@ -90,11 +97,47 @@ class Switchboard:
 
     def ask(self, call: Call) -> Answer | GaveUp:
         """Run a call in this thread."""
-        return self._shell.run(call, failover(call, self.pool, self.policy, self._strategy, self._clock))
+        return self._shell.run(call, failover(call, self.pool, self.policy, self._strategy, self._clock, self._tell))
 
     async def aask(self, call: Call) -> AsyncAnswer | GaveUp:
         """Run a call in this event loop."""
-        return await self._aio.run(call, failover(call, self.pool, self.policy, self._strategy, self._clock))
+        return await self._aio.run(call, failover(call, self.pool, self.policy, self._strategy, self._clock, self._tell))
+
+    # ---- what servers have loaded ----------------------------------------------------------------------------
+
+    def change(self, verb: str, model: str, deliver: lifecycle.Deliver, **options: Any) -> Change:
+        """Load, unload or pull in this thread; `options` as `_changing` has them."""
+        return lifecycle.change(self._shell, self._changing(verb, model, **options), deliver)
+
+    async def achange(self, verb: str, model: str, deliver: lifecycle.Deliver, **options: Any) -> Change:
+        """The same in this event loop."""
+        return await lifecycle.achange(self._aio, self._changing(verb, model, **options), deliver)
+
+    def _changing(
+        self,
+        verb: str,
+        model: str,
+        *,
+        backend: str | None = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        force: bool = False,
+        wish: Wish | None = None,
+    ) -> Changing:
+        _check_times(timeout=timeout, deadline=deadline)
+        if not isinstance(model, str) or not model:
+            raise ConfigError(f"model={model!r} is not a model's name")
+        errand = Errand(
+            verb=verb,
+            model=self.aliases.get(model, model),
+            backend=backend,
+            wish=wish or Wish(),
+            force=force,
+            timeout=timeout or self.policy.timeout,
+            connect=self.policy.connect_timeout,
+            ends_at=None if deadline is None else self._clock() + deadline,
+        )
+        return change(errand, self.pool, self._turns, self._clock)
 
     # ---- looking ---------------------------------------------------------------------------------------------
 
@@ -184,6 +227,12 @@ class Switchboard:
             if self.aliases.get(model, model) not in known:
                 hint = f"served are: {', '.join(sorted(known))}"
                 raise ConfigError(f"{what} names the model {model!r}, which no backend serves", hint=hint)
+
+
+def _check_times(**times: float | None) -> None:
+    for name, value in times.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+            raise ConfigError(f"{name}={value!r} is not a time", hint="give seconds above 0")
 
 
 def _names(names: Sequence[str] | str) -> tuple[str, ...]:

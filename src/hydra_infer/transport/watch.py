@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
 from ..routing.call import Limits
 
-__all__ = ["CURRENT", "Watch", "quick"]
+__all__ = ["CURRENT", "Holds", "Watch", "quick"]
+
+# Asks, within so many seconds, whether the server still holds the attempt's model; awaitable for event loops.
+Holds = Callable[[float], bool | Awaitable[bool]]
+
+# How long that question may take.
+_ASKING = 3.0
 
 # After the last event the end of the body usually lies in the same packet; reading it keeps the connection usable. A server
 # that holds the line open instead must not hold up the caller.
@@ -22,9 +28,12 @@ class Watch:
     itself for what is left and, when nothing is, calls `abort`: 15 µs a chunk for wait_for, none for this.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: Limits, clock: Callable[[], float], holds: Holds | None = None) -> None:
         self._limits, self._clock = limits, clock
-        self.began = clock()
+        self._holds = holds if limits.silence is not None else None
+        self._asking: asyncio.Task[None] | None = None
+        self._given_up = False  # the server was asked, and no longer holds the model
+        self.began = self.last_token = clock()
         self.first_token: float | None = None
         self.due, self.blame = self._earliest((limits.first, limits.first_name))
         self.expired = False
@@ -37,6 +46,7 @@ class Watch:
         """A token has arrived: from here on the gap between tokens counts."""
         now = self._clock()
         self.first_token = self.first_token or now
+        self.last_token = now
         self._set((now - self.began + self._limits.idle, self._limits.idle_name))
 
     def since(self) -> float:
@@ -61,8 +71,9 @@ class Watch:
     def verdict(self) -> str:
         """What the expiry means, for people."""
         seconds = self.due - self.began
-        where = "no token for that long" if self.first_token else "no token"
-        return f"{where} within {self.blame} ({seconds:.1f} s after asking)"
+        where = f"no {self._limits.sign} for that long" if self.first_token else f"no {self._limits.sign}"
+        gone = ", and the model is not loaded there now" if self._given_up else ""
+        return f"{where} within {self.blame} ({seconds:.1f} s after asking){gone}"
 
     def start_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch from an event loop: when the time is over, `abort` is called."""
@@ -71,6 +82,9 @@ class Watch:
 
     def stop_timer(self) -> None:
         """The attempt is over."""
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -83,11 +97,61 @@ class Watch:
             self._timer = self._loop.call_later(left, self._tick)
 
     def _tick(self) -> None:
-        left = self.left()
+        left = self.due - self._clock()
+        if left <= 0 and self.may_ask():
+            left = self._ask_later()
         if left > 0:
             self._timer = self._loop.call_later(left, self._tick)
-        elif self.abort is not None:
+            return
+        self.expired = True
+        if self.abort is not None:
             self.abort()
+
+    # ---- a gap that may be a tool call, held back until it is whole ----------------------------------------------
+
+    def is_held(self) -> bool:
+        """The gap between tokens is over, for threads: whether it may go on, because the server still holds the model."""
+        if not self.may_ask():
+            return False
+        assert self._holds is not None
+        self._judge(held=bool(self._holds(self._grace())))
+        return not self._given_up
+
+    def may_ask(self) -> bool:
+        """Whether what runs out next is the gap's first limit, which may be moved, and not its last one or another timer."""
+        return (
+            self._holds is not None
+            and self._asking is None
+            and self.first_token is not None
+            and self.blame == self._limits.idle_name
+            and not self._given_up
+        )
+
+    def _grace(self) -> float:
+        """Move `due` so that the server can be asked meanwhile, within the deadline; gives the seconds for it."""
+        self.due, _ = self._earliest((self._clock() - self.began + _ASKING, self.blame))
+        return self.due - self._clock()
+
+    def _ask_later(self) -> float:
+        """The same for event loops: the question is a task of its own, and the read goes on. Gives the seconds until `due`."""
+        seconds = self._grace()
+        self._asking = self._loop.create_task(self._find_out(seconds, self.last_token))
+        return seconds
+
+    async def _find_out(self, seconds: float, last_token: float) -> None:
+        assert self._holds is not None
+        held = self._holds(seconds)
+        held = held if isinstance(held, bool) else await held
+        self._asking = None
+        if self.last_token == last_token:  # else a token came while it was asked, and answered better
+            self._judge(held=held)
+
+    def _judge(self, *, held: bool) -> None:
+        """The gap may go on for another `idle`, `silence` at most; or it is over now."""
+        self._given_up, self.expired = not held, False
+        now, end = self._clock() - self.began, self.last_token - self.began + (self._limits.silence or 0.0)
+        again = (now + self._limits.idle, self._limits.idle_name)
+        self._set(min(again, (end, "timeout")) if held else (now, self._limits.idle_name))
 
     def _earliest(self, running: tuple[float, str]) -> tuple[float, str]:
         """The instant at which the first of the running timer, the whole-answer timer and the deadline expires."""

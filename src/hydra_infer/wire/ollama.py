@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from ..reply import Assembler
 from .exchange import MAX_BODY_BYTES, Event, Receiver, WireRequest, broken
+from .fields import estimated_tokens
 from .lines import Lines
 from .openai import Target
 from .question import Question
@@ -52,7 +53,7 @@ class OllamaExchange(Receiver):
 
     def __init__(self, question: Question, target: Target) -> None:
         super().__init__()
-        self._question, self._model = question, target.local_name
+        self._question, self._model, self._context = question, target.local_name, target.context
         body, self.warnings = self._translated(target)
         self.request = WireRequest(
             method="POST",
@@ -116,6 +117,8 @@ class OllamaExchange(Receiver):
         chunk, tokens = self._chunk(data)
         self.finished = bool(data.get("done") or data.get("done_reason"))
         self.answered = self.answered or tokens or self.finished
+        if self.finished and (cut := _cut(data.get("prompt_eval_count"), self._context, self._question)):
+            self.warnings = (*self.warnings, cut)
         if not self._question.stream:
             assembler = Assembler()
             assembler.add(chunk)
@@ -180,11 +183,11 @@ class OllamaExchange(Receiver):
         """The request's body in Ollama's words, and what has no counterpart there."""
         fields = {key: value for key, value in self._question.body.fields.items() if value is not None}
         # truncate=false: an overflow is then an error instead of a prompt cut in half without a word.
-        body: dict[str, Any] = {"model": target.local_name, "truncate": False}
+        body: dict[str, Any] = {"model": target.local_name, "truncate": False, "options": self._options(fields, target)}
         if self._question.path == "/embeddings":
-            body |= {"input": fields.get("input")}
+            body["input"] = fields.get("input")
         else:
-            body |= {"stream": self._question.stream, "options": self._options(fields, target)}
+            body["stream"] = self._question.stream
         if self._question.path == "/chat/completions":
             body["messages"] = [_message(message) for message in fields.get("messages") or []]
         elif self._question.path == "/completions":
@@ -334,6 +337,20 @@ def _counts(data: Mapping[str, Any]) -> dict[str, Any]:
         name: round(count / nanoseconds * 1e9, 3) for name, (count, nanoseconds) in speeds.items() if count and nanoseconds
     }
     return {**told, "timings": timings} if timings else told
+
+
+def _cut(counted: Any, context: int | None, question: Question) -> str | None:
+    """A warning where the prompt seems to have been cut in spite of truncate=false, as servers before it did without a word.
+
+    They keep num_ctx - (num_ctx - num_keep) / 2 tokens of one that is too long (ollama issues 17427 and 17889), which is half of
+    the context. The count is theirs, the prompt's length is our estimate.
+    """
+    estimate = estimated_tokens(question.body.fields)
+    if not isinstance(counted, int) or not context or estimate <= context or counted > context // 2 + 2:
+        return None
+    return (
+        f"Ollama read {counted} tokens of a prompt of about {estimate}: it seems to have cut it to fit its context of {context}"
+    )
 
 
 def _refusal(failure: Failure) -> Failure:

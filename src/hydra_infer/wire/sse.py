@@ -37,6 +37,6 @@ class SSEParser:
         return None
 
 
-def encode_event(data: bytes) -> bytes:
-    """One event carrying `data` (JSON on one line, or [DONE])."""
-    return b"data: " + data + b"\n\n"
+def encode_event(data: bytes, name: str = "") -> bytes:
+    """One event carrying `data` (JSON on one line, or [DONE]), with its name where events have names."""
+    return (f"event: {name}\n".encode() if name else b"") + b"data: " + data + b"\n\n"

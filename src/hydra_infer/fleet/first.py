@@ -1,0 +1,76 @@
+"""A first hydra.yaml, written from what answers at some addresses."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from ..configs.document import flow
+from ..router import Router
+from ..routing.status import BackendStatus
+from ..wire.ollama import is_cloud
+
+__all__ = ["first_file"]
+
+_HEAD = """\
+# The machines, the servers on them in the order in which they are asked, and their models. What else may stand here:
+# hydra-infer init --schema. A host with cards, {cards: [RTX 5090, RTX 4090]} in PCI order, has its models planned.
+"""
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def first_file(urls: Sequence[str], key_env: str | None = None) -> str:
+    """The text of a hydra.yaml for these addresses; which kind of server each is, and what it serves, is asked there.
+
+    One that does not answer is written all the same, with the reason beside it. `key_env` names the environment variable that
+    holds the servers' key. Raises ConfigError for what is no address.
+    """
+    key = os.environ.get(key_env) if key_env else None
+    with Router.from_urls(urls, api_keys=dict.fromkeys(urls, key) if key else None) as router:
+        rows = list(router.status())
+    names = _names(rows)
+    hosts = dict.fromkeys(_host(row) for row in rows)
+    lines = [_HEAD + "hosts:"]
+    lines += [f"  {flow(host)}: {'{cards: this machine}' if host == 'here' else '{}'}" for host in hosts]
+    lines.append("servers:")
+    for name, row in zip(names, rows, strict=True):
+        lines += _server(name, row, key_env)
+    return "\n".join(lines) + "\n"
+
+
+def _host(row: BackendStatus) -> str:
+    name = urlsplit(row.url).hostname or row.url
+    return "here" if name in _LOOPBACK else name
+
+
+def _names(rows: Sequence[BackendStatus]) -> list[str]:
+    """The kind where there is one of it, else the kind with its machine, else with its address."""
+    kinds = Counter(row.kind for row in rows)
+    pairs = Counter((row.kind, _host(row)) for row in rows)
+    seen: Counter[str] = Counter()
+    found = []
+    for row in rows:
+        short = row.kind if kinds[row.kind] == 1 else f"{row.kind}-{_host(row)}"
+        name = short if pairs[row.kind, _host(row)] == 1 else f"{row.kind}-{urlsplit(row.url).netloc.replace(':', '-')}"
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return found
+
+
+def _server(name: str, row: BackendStatus, key_env: str | None) -> Iterator[str]:
+    yield f"  {flow(name)}:"
+    if not row.reachable or row.error:
+        yield f"    # when this was written: {' '.join(row.error.split())}"
+    yield f"    kind: {row.kind}"
+    yield f"    url: {flow(row.url)}"
+    yield f"    host: {flow(_host(row))}"
+    if key_env and row.kind != "ollama":
+        yield f"    api_key: {{env: {key_env}}}"
+    models = [model for model in row.models or () if not (row.kind == "ollama" and is_cloud(model))]
+    if models:
+        yield "    models:"
+        yield from (f"      {flow(model)}: {{}}" for model in models)
+    else:
+        yield "    # models: left out, it is asked for its list when it is used"

@@ -1,0 +1,134 @@
+"""Fleet: everything that is made from one hydra.yaml."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from ..errors import ConfigError
+from ..routing.backend import Backend
+from .keys import key_of, warn_of_literals
+from .names import aliases_of, check_names, fallbacks_of
+from .source import Source, near
+
+if TYPE_CHECKING:
+    from ..router import Router
+    from .render import Rendering
+    from .report import FleetPlan
+    from .schema import FleetFile, Server
+
+__all__ = ["Fleet"]
+
+# Fields of a server that are a Backend's options under the same name.
+_OPTIONS = (
+    "weight max_parallel context tags allow_cloud input_cost_per_token output_cost_per_token "
+    "connect_timeout first_token_timeout idle_timeout timeout"
+).split()
+
+
+class Fleet:
+    """The machines, servers and models of one hydra.yaml. Making it asks nobody and needs no key."""
+
+    def __init__(self, file: FleetFile, source: Source, urls: Mapping[str, str] | None = None) -> None:
+        """As `from_file`, with the file read already."""
+        self._file, self._source, self._urls = file, source, dict(urls or {})
+        for name in self._urls:
+            if name not in file.servers:
+                raise ConfigError(f"urls= has {name!r}, which is no server of {source.path}", hint=near(name, file.servers))
+        check_names(file, source)
+        for name in file.servers:
+            self._backend(name)  # an address or a model that cannot be is told now, not at the first call
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, urls: Mapping[str, str] | None = None) -> Self:
+        """Read a hydra.yaml. `urls` puts other addresses in the place of the file's, by server.
+
+        Raises ConfigError with file, line and field, and MissingExtra where ruamel.yaml is not installed. Keys are fetched when
+        a router is made; one that stands in the file itself is a warning where everybody on the machine can read the file.
+        """
+        source = Source(Path(path))
+        file = source.read()
+        warn_of_literals(file, source)
+        return cls(file, source, urls)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Their names, in the order of the file."""
+        return tuple(self._file.servers)
+
+    def __repr__(self) -> str:
+        return f"<Fleet {self._source.path}: {', '.join(self.servers)}>"
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make a Router of this file, with every key fetched.
+
+        Raises ConfigError with the line of a key that is not where the file says.
+        """
+        keys = {
+            name: {which: key_of(self._file, self._source, name, which, os.environ) for which in ("api_key", "admin_key")}
+            for name in self.servers
+        }
+        return {
+            "backends": [
+                dataclasses.replace(self._backend(name, **keys[name]), gpus=self._cards(self._file.servers[name]))
+                for name in self.servers
+            ],
+            "aliases": aliases_of(self._file),
+            "fallbacks": fallbacks_of(self._file),
+            **self._file.router.model_dump(exclude_none=True),
+        }
+
+    def router(self, **settings: Any) -> Router:
+        """A Router over all servers, in the order of the file; `settings` are Router's own and win over the file."""
+        from ..router import Router
+
+        return Router(**{**self.settings(), **settings})
+
+    def plan(self) -> FleetPlan:
+        """Every model on its own server's cards: what fits, what can stay there together, what evicts what.
+
+        Reads model folders where they are here and config.json where the file names one; asks no server.
+        """
+        from .forecast import forecast
+
+        return forecast(self._file, self._source)
+
+    def rendering(self, out: str | os.PathLike[str]) -> Rendering:
+        """What render() would write: `.files`, their `.diff` from what is in `out` now, `.replaces`, `.write()`."""
+        from .render import render
+
+        return render(self._file, self.plan(), Path(out))
+
+    def render(self, out: str | os.PathLike[str]) -> Rendering:
+        """Write the configuration of every server, and of what stands around them, into the folder `out`; no key is in it.
+
+        A file that is there and differs is backed up beside it first. Raises DoesNotFit for a model that does not fit where it
+        is to run; then nothing is written.
+        """
+        rendering = self.rendering(out)
+        rendering.write()
+        return rendering
+
+    def _backend(self, name: str, **keys: str | None) -> Backend:
+        server = self._file.servers[name]
+        options = {option: value for option in _OPTIONS if (value := getattr(server, option)) is not None}
+        models: dict[str, Any] | None = None
+        if server.models is not None:
+            models = {said: {"name": one.name or said, "context": one.context} for said, one in server.models.items()}
+        make = getattr(Backend, server.kind)
+        folder = None if server.model_dir is None else str(self._source.folder / Path(server.model_dir).expanduser())
+        given = {which: key for which, key in keys.items() if key is not None}
+        try:
+            row: Backend = make(self._urls.get(name, server.url), models=models, name=name, model_dir=folder, **given, **options)
+        except ConfigError as error:
+            raise self._source.wrong(("servers", name), f"cannot be: {error.message}", error.hint) from error
+        return row
+
+    def _cards(self, server: Server) -> tuple[Any, ...] | None:
+        """The server's cards, so that what it is to load can be planned; None where the file names none."""
+        from .forecast import server_cards
+
+        return server_cards(self._file, server) or None

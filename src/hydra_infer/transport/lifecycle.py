@@ -1,0 +1,58 @@
+"""The two loops that obey a change of what a server has loaded, one for threads and one for event loops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ..routing.errand import Ask, Change, Foresee, Progressed
+from ..routing.lifecycle import Changing
+from .foresight import foresee
+from .shell import AsyncShell, Shell
+
+__all__ = ["achange", "change"]
+
+Deliver = Callable[[Progressed], None]
+
+
+def change(shell: Shell, flow: Changing, deliver: Deliver) -> Change:
+    """Obey the flow in this thread; `deliver` gets its progress."""
+    fact: Any = None
+    try:
+        while True:
+            step, fact = flow.send(fact), None
+            if isinstance(step, Ask):
+                fact = shell.fetch(step.backend, step.request, step.limits, step.reading, _progress(step, deliver))
+            elif isinstance(step, Foresee):
+                fact = foresee(step)
+            else:
+                shell.meanwhile(step)
+    except StopIteration as stop:
+        done: Change = stop.value
+        return done
+    finally:
+        flow.close()  # interrupted: the turn goes to the next in line at once
+
+
+async def achange(shell: AsyncShell, flow: Changing, deliver: Deliver) -> Change:
+    """The same in an event loop; planning reads files, in a thread."""
+    fact: Any = None
+    try:
+        while True:
+            step, fact = flow.send(fact), None
+            if isinstance(step, Ask):
+                fact = await shell.fetch(step.backend, step.request, step.limits, step.reading, _progress(step, deliver))
+            elif isinstance(step, Foresee):
+                fact = await asyncio.to_thread(foresee, step)
+            else:
+                await shell.meanwhile(step)
+    except StopIteration as stop:
+        done: Change = stop.value
+        return done
+    finally:
+        flow.close()
+
+
+def _progress(step: Ask, deliver: Deliver) -> Callable[[Any], None]:
+    return lambda advance: deliver(Progressed(step.backend.name, step.model, advance.fraction, advance.message))

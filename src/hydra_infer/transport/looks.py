@@ -1,0 +1,62 @@
+"""What servers say of themselves, read: which models they have, and which of them are in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..routing.backend import Backend
+from ..routing.call import Attempt
+from ..wire.dialect import DIALECTS, Look
+from ..wire.openai import Target
+from ..wire.trouble import Failure, Trouble, failure_of_status
+
+__all__ = ["Got", "engine_look", "loaded_path", "read_list", "shows", "target", "with_loaded"]
+
+Got = tuple[int, dict[str, str], bytes] | Failure  # status, headers and body of an answer
+
+
+def target(backend: Backend) -> Target:
+    """Where a question about no model in particular goes."""
+    return Target(backend.url, "", backend.headers())
+
+
+def engine_look(backend: Backend) -> Look | Failure | None:
+    """An engine in this process needs no asking."""
+    return Look(list(backend.models or ())) if backend.kind == "engine" else None
+
+
+def read_list(backend: Backend, got: Got) -> Look | Failure:
+    """The models in an answer to the list path."""
+    if isinstance(got, Failure):
+        return got
+    status, headers, body = got
+    if status != 200:
+        return failure_of_status(status, headers, body)
+    try:
+        return Look(DIALECTS[backend.kind].read_list(body))
+    except (ValueError, RecursionError) as error:
+        return Failure(Trouble.BROKEN, str(error), status=status)
+
+
+def loaded_path(step: Attempt) -> str:
+    """Where the attempt's server tells what it has loaded."""
+    path = DIALECTS[step.backend.kind].loaded_path
+    assert path is not None, "only a server that tells what it has loaded is asked for it"
+    return path
+
+
+def shows(step: Attempt, got: Got) -> bool:
+    """Whether an answer shows the attempt's model as loaded; no answer shows nothing."""
+    found = with_loaded(step.backend, Look([]), got)
+    return step.local.name in (found.loaded or ())
+
+
+def with_loaded(backend: Backend, look: Look, got: Got) -> Look:
+    """The look with what is in memory. A server that will not say just now (Ollama while it loads) is no failure."""
+    read = DIALECTS[backend.kind].read_loaded
+    if read is None or isinstance(got, Failure) or got[0] not in (200, 503):
+        return look
+    try:
+        return replace(look, loaded=read(got[2]) if got[0] == 200 else {})
+    except (ValueError, RecursionError):
+        return look
