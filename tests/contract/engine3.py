@@ -6,6 +6,7 @@ and compute nothing are enough. Nothing here loads a weight.
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Iterator
@@ -79,6 +80,7 @@ def replace_compiled(package: str, *tensors: str) -> None:
 
 
 replace_compiled("exllamav3")
+os.environ["EXL3_FUSED_SAMPLER"] = "0"  # read at import: sampling step by step, in torch, instead of in one CUDA kernel
 
 import torch  # noqa: E402
 from exllamav3 import Cache, CacheLayer_fp16, CacheLayer_quant, Config, Model  # noqa: E402

@@ -17,7 +17,7 @@ from exllamav3.modules import Embedding, LayerNorm, Linear, RMSNorm
 from exllamav3.modules.gated_rmsnorm import GatedRMSNorm
 from synthetic import sparse_safetensors
 
-__all__ = ["HEAD_BITS", "SIDECARS", "prepare", "write"]
+__all__ = ["HEAD_BITS", "SIDECARS", "entries", "prepare", "text_config", "write"]
 
 HEAD_BITS = 6
 
@@ -106,7 +106,7 @@ def prepare(folder: Path, config: dict[str, Any], sidecar: str | None) -> tuple[
 def write(folder: Path, config: dict[str, Any], model: Any, engine_config: Any, bits: float) -> float:
     """Fill a prepared folder as converted at `bits`; returns the mean rate the converter reached."""
     rates, final = create_q_strategy(model, None, engine_config, bits, HEAD_BITS, 4, 0, half_steps=True)
-    sparse_safetensors(folder / "model.safetensors", list(_entries(model, _text(config), rates)))
+    sparse_safetensors(folder / "model.safetensors", list(entries(model, text_config(config), rates)))
     quantised = {"quant_method": "exl3", "version": "1.6.5", "bits": final, "head_bits": HEAD_BITS, "codebook": "mul1"}
     # A converted model always has a head of its own, and nothing left of the quantisation it came from.
     changed = config | {"quantization_config": quantised, "tie_word_embeddings": False}
@@ -114,11 +114,14 @@ def write(folder: Path, config: dict[str, Any], model: Any, engine_config: Any, 
     return float(final)
 
 
-def _text(config: dict[str, Any]) -> dict[str, Any]:
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What a config.json says of the model that reads and writes text."""
     return config | config.get("text_config", {}) | config.get("llm_config", {})
 
 
-def _entries(model: Any, config: dict[str, Any], rates: dict[str, float]) -> Iterator[Entry]:
+def entries(model: Any, config: dict[str, Any], rates: dict[str, float]) -> Iterator[Entry]:
+    """The tensors of a model, each linear at the rate that `rates` has for its key, or in 16 bit."""
+
     def walk(module: Any, parent: Any) -> Iterator[Entry]:
         if isinstance(module, Linear):
             yield from _linear(module, rates.get(module.key), _biased(module.key, config))

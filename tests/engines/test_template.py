@@ -197,7 +197,7 @@ def test_a_broken_template_is_named_with_its_line(folder):
         ("{{ 'a' * 10 ** 9 }}", "powers"),
         ("{{ 'a' * 1000000000 }}", "1,000,000,000 times"),
         ("{{ range(1000000) }}", "Range too big"),
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "1,000,000 turns"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "200,000 turns"),
         ("{% for a in range(99999) %}{{ 'a' * 1000 }}{% endfor %}", "more than 32,000,000 characters"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
         ("{{ 1 / 0 }}", "ZeroDivisionError"),

@@ -68,8 +68,8 @@ def test_a_manual_split_loads_as_counted() -> None:
 
 def test_tensor_parallel() -> None:
     model = read(plan(split="tensor"))["model"]
-    assert (model["tensor_parallel"], model["tensor_parallel_backend"], model["gpu_split_auto"]) == (True, "native", True)
-    assert "autosplit_reserve" not in model
+    assert (model["tensor_parallel"], model["tensor_parallel_backend"]) == (True, "native")
+    assert not {"gpu_split_auto", "autosplit_reserve"} & model.keys()
     model = read(plan(split="tensor", gpu_split=[26, 20]))["model"]
     assert (model["gpu_split_auto"], model["gpu_split"]) == (False, [26, 20])
     assert "tensor_parallel" not in read(plan())["model"]

@@ -55,6 +55,7 @@ def load(
     dynamic_draft: bool = False,
     backend: str = "native",
     vision: bool = False,
+    warmup: bool | None = None,
     options: Mapping[str, Any] | None = None,
     threads: int | None = None,
     progress: Progress = None,
@@ -67,9 +68,10 @@ def load(
 
     For engines on cards: `gpus`, `split`, `gpu_split` and `reserve` (GiB per card), `chunk` and `draft` mean what they mean in
     `plan()`; `dynamic_draft` lets the engine shorten drafts that are rarely accepted; `backend` carries tensor parallel
-    ("native" or "nccl"); `vision` loads the model's own picture encoder; `options` go to ExLlama's generator by its own
-    names, and one that it does not have is an error. `threads` is for engines on the CPU and defaults to the physical cores
-    less one.
+    ("native" or "nccl"); `vision` loads the model's own picture encoder; `warmup` runs every kind of pass before the first
+    request, which else waits while kernels compile (None: for ExLlamaV3's tensor parallel alone, whose ranks must not wait for
+    each other that long); `options` go to ExLlama's generator by its own names, and one that it does not have is an error.
+    `threads` is for engines on the CPU and defaults to the physical cores less one.
 
     What the plan says cannot fit is refused (DoesNotFit) unless `force`. A Plan brings its own settings, and is made again
     with the memory that is free now. `progress` is a function (fraction, message), False for none, None for a bar where
@@ -81,7 +83,8 @@ def load(
     _check_engine(engine)
     cards: dict[str, Any] = {"gpus": gpus, "split": split, "gpu_split": gpu_split, "reserve": reserve}
     cards |= {"draft": draft, "draft_tokens": draft_tokens}
-    extras = {"dynamic_draft": dynamic_draft, "backend": backend, "vision": vision, "options": dict(options or {})}
+    extras = {"dynamic_draft": dynamic_draft, "backend": backend, "vision": vision, "warmup": warmup}
+    extras["options"] = dict(options or {})
     plan = model if isinstance(model, Plan) else None
     if isinstance(model, Plan):
         asked = model.request

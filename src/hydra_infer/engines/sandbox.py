@@ -17,7 +17,7 @@ __all__ = ["MAX_OUTPUT", "Refusal", "run"]
 MAX_OUTPUT = 32_000_000
 # jinja2's sandbox bounds one range() to 100,000 steps; nested loops multiply. Ten loops over a chat of
 # 1,000 messages take 10,000 turns.
-MAX_TURNS = 1_000_000
+MAX_TURNS = 200_000
 
 TURN = f"turn_{secrets.token_hex(8)}"  # called in every turn of every loop; a template that knew the name could set it
 

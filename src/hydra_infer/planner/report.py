@@ -85,11 +85,18 @@ class Plan:
 
     @property
     def longest_prompt(self) -> int:
-        """The most prompt tokens that leave room for an answer of one token."""
-        if self.request.engine == "tabby":
-            return self.cache_tokens - self.request.chunk + 1
-        per_slot = pages(self.request.context) if self.request.engine == "llamacpp" else self.cache_tokens
-        return per_slot - 1
+        """The most prompt tokens that leave room for an answer of one token.
+
+        ExLlama writes a whole draft beyond the last token, and ExLlamaV3 one more (exllamav3 1.6.5, generator/job.py
+        prepare_for_queue).
+        """
+        request = self.request
+        if request.engine == "tabby":
+            return self.cache_tokens - request.chunk + 1
+        if request.engine == "llamacpp":
+            return pages(request.context) - 1
+        draft = request.drafter.tokens if request.drafter else 0
+        return self.cache_tokens - 1 - draft - (request.engine == "exllamav3")
 
     @property
     def max_context(self) -> int:

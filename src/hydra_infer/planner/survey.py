@@ -68,6 +68,10 @@ class Survey:
 
     rows: tuple[dict[str, Any], ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: the rows."""
+        return {"rows": list(self.rows)}
+
     def to_json(self, indent: int | None = 2) -> str:
         return json.dumps(list(self.rows), indent=indent)
 

@@ -125,8 +125,8 @@ def _split(plan: Plan) -> dict[str, Any]:
         return found | {"gpu_split_auto": False, "gpu_split": [round(share.gib, 4) for share in request.gpu_split]}
     if plan.split == "single":
         return found | _alone(plan)
-    # Left out, its own default counts: 96 MB on the first card, and the engine's on the others.
-    return found | {"gpu_split_auto": True} | _reserve(request)
+    # Tensor parallelism splits by itself. The reserve left out, TabbyAPI's default counts: 96 MB on the first card.
+    return found | ({} if tensor else {"gpu_split_auto": True}) | _reserve(request)
 
 
 def _alone(plan: Plan) -> dict[str, Any]:

@@ -140,6 +140,7 @@ def test_a_step_that_fails_fails_who_was_in_it_and_the_next_is_right(runner: Fak
         assert caught.value.stage == "decode"
         assert caught.value.__cause__ is not None
         assert caught.value.__cause__.__traceback__ is None  # its frames would keep tensors on the card
+        assert "fake_runner.py" in "".join(caught.value.log)  # type: ignore[attr-defined]
     assert runner.calls == ["iterate", "rebuild"]
     later = Job({"prompt": "c"})
     stepped(stepper, later)

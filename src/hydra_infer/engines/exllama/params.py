@@ -23,7 +23,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "min_p": (0, 1),
     "typical": (0, 1),
     "tfs": (0, 1),
-    "repetition_penalty": (0, None),
+    "repetition_penalty": (0.01, None),  # it divides
     "frequency_penalty": (-2, 2),
     "presence_penalty": (-2, 2),
     "penalty_range": (-1, None),

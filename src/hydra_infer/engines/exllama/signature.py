@@ -6,12 +6,12 @@ Generator, Job and Cache of exllamav3 1.6.5 and exllamav2 0.3.2 end in **kwargs 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from ...errors import ConfigError
 
-__all__ = ["call", "check", "names"]
+__all__ = ["beside", "call", "check", "names"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,14 @@ def check(function: Callable[..., Any], arguments: Iterable[str]) -> None:
             f"{where}'s {what} has no argument {', '.join(unknown)}",
             hint="leave it out, or install a version that has it",
         )
+
+
+def beside(ours: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Our arguments and a caller's `options`. Raises ConfigError naming the options that load() settles by its own."""
+    settled = sorted(ours.keys() & options.keys())
+    if settled:
+        raise ConfigError(f"options: {', '.join(settled)} is settled by load()'s own arguments", hint="leave it out there")
+    return {**ours, **options}
 
 
 def call(function: Callable[..., T], **arguments: Any) -> T:

@@ -144,7 +144,8 @@ class Stepper:
             self._take_down(error)
             return
         self._shaken = True
-        self._fail_all(error)
+        turns, self._turns = list(self._turns.values()), {}
+        self._fail(turns, error)
         try:
             self._ready().rebuild()
         except Exception as again:  # noqa: BLE001  then there is nothing left to save
@@ -155,11 +156,13 @@ class Stepper:
     def _take_down(self, error: HydraError) -> None:
         self._fault = LoadError(f"{self.info.name} was taken down after a fault: {error}", hint="engine.reload() loads it again")
         self._fault.__cause__ = error
-        self._fail_all(error)
-        self.close()
+        turns = list(self._turns.values())
+        try:
+            self.close()  # first: whoever hears of the fault may count on the workers being gone
+        finally:
+            self._fail(turns, error)
 
-    def _fail_all(self, error: HydraError) -> None:
-        turns, self._turns = list(self._turns.values()), {}
+    def _fail(self, turns: list[_Turn], error: HydraError) -> None:
         for turn in turns:
             turn.job.fail(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 
 from ...errors import HydraError, LoadError, OutOfMemory
 
@@ -17,8 +18,10 @@ SPLIT = "insufficient vram"
 def named(error: BaseException, engine: str, stage: str) -> HydraError:
     """The error of ours for one of the engine's, in `stage` ("loading", "prefill", "decode").
 
-    The engine's frames are let go: they hold tensors on the card that is to be used again.
+    The engine's frames are let go: they hold tensors on the card that is to be used again. Where they were is kept as text, in
+    the error's `log`.
     """
+    log = tuple(traceback.format_exception(error))
     cause: BaseException | None = error
     while cause is not None:
         cause = _without_frames(cause)
@@ -33,10 +36,11 @@ def named(error: BaseException, engine: str, stage: str) -> HydraError:
             hint=_HINT[stage],
             device=device,
             stage=stage,
+            log=log,
         )
     else:
         kind = LoadError if stage == "loading" else HydraError
-        named_error = kind(f"{engine} failed while {_DOING[stage]}: {said}")
+        named_error = kind(f"{engine} failed while {_DOING[stage]}: {said}", log=log)
     named_error.__cause__ = error
     return named_error
 

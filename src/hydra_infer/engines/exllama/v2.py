@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
@@ -19,7 +21,7 @@ from .v2_sampling import SAMPLING, settings
 if TYPE_CHECKING:
     from ...planner.report import Plan
     from ..progress import Report
-    from .seam import Ask, Extras, Image
+    from .seam import Ask, Constraint, Extras, Image
     from .v2_models import Models
 
 __all__ = ["open_runner"]
@@ -32,9 +34,8 @@ def open_runner(plan: Plan, extras: Extras, report: Report) -> V2Runner:
     undo = ExitStack()
     try:
         return V2Runner(plan, extras, report, undo)
-    except BaseException as error:
-        # Named before anything is freed: that lets go of the frames that hold tensors.
-        trouble = named(error, NAME, "loading") if isinstance(error, Exception) else error
+    except Exception as error:  # noqa: BLE001  whatever went wrong, nothing of it may stay loaded
+        trouble = named(error, NAME, "loading")  # first of all: it lets go of the frames that hold tensors
         try:
             undo.close()
         finally:
@@ -82,13 +83,18 @@ class V2Runner:
         return ids[0].tolist(), ()
 
     def plain_ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text)[0].tolist()
+        reader = self._tokenizer.tokenizer_model.hf_tokenizer
+        # It would find special tokens in any text, whatever the tokenizer around it is told.
+        reader.encode_special_tokens = True
+        try:
+            ids: list[int] = self._tokenizer.encode(text)[0].tolist()
+        finally:
+            reader.encode_special_tokens = False
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        import torch
-
-        text: str = signature.call(self._tokenizer.decode, ids=torch.tensor(ids, dtype=torch.long), decode_special_tokens=True)
+        # exllamav2's own decoding leaves out the token that ends a text, where it pads with it.
+        text: str = self._tokenizer.tokenizer_model.hf_tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
     def pieces(self) -> Sequence[str]:
@@ -96,9 +102,7 @@ class V2Runner:
         return pieces
 
     def stop_ids(self) -> Sequence[int]:
-        """The tokenizer's, which is config.json's first, and all of generation_config.json."""
-        more = getattr(self._loaded.model.config, "generation_config", {}).get("eos_token_id") or []
-        return sorted({self._tokenizer.eos_token_id, *more})
+        return self._ends
 
     # ---- jobs
 
@@ -123,10 +127,10 @@ class V2Runner:
             stop_conditions=list(ask.stop),
             banned_strings=list(ask.banned),
             decode_special_tokens=ask.special,
-            # Not return_probs: those are of what sampling left over, 1.0 for the token taken at temperature 0.
+            # Not return_probs: those are of what sampling left, 1.0 for the one token left at temperature 0.
             return_logits=ask.top_logprobs is not None,
             identifier=ask.top_logprobs,
-            filters=[] if ask.constraint is None else [self._filter(ask)],
+            filters=[] if ask.constraint is None else [self._filter(ask.constraint)],
         )
 
     def enqueue(self, raw: Any) -> None:
@@ -148,13 +152,13 @@ class V2Runner:
         self._generator = self._new_generator()
 
     def facts(self) -> dict[str, Any]:
-        """Pages of the cache, of 256 tokens each (all of it is one page without flash-attn), and the jobs that hold them."""
+        """Occupancy, in exllamav3's words. Jobs hold whole pages, and without flash-attn the cache is a single one."""
         generator = self._generator
         return {
-            "pages": generator.max_pages,
-            "pages_in_use": len(generator.referenced_pages),
-            "active": len(generator.active_jobs),
-            "pending": len(generator.pending_jobs),
+            "max_tokens": generator.max_total_tokens,
+            "used_tokens": len(generator.referenced_pages) * generator.page_size,
+            "active_jobs": len(generator.active_jobs),
+            "pending_jobs": len(generator.pending_jobs),
         }
 
     def close(self) -> None:
@@ -183,12 +187,20 @@ class V2Runner:
         )
 
     @functools.cached_property
+    def _ends(self) -> list[int]:
+        """The tokenizer's, those of config.json, of which exllamav2 keeps one, and those of generation_config.json."""
+        config = self._loaded.model.config
+        written = json.loads(Path(config.model_config).read_text(encoding="utf-8")).get("eos_token_id")
+        generating = getattr(config, "generation_config", {}).get("eos_token_id") or []
+        several = written if isinstance(written, list) else [written]
+        return sorted({self._tokenizer.eos_token_id, *several, *generating} - {None})
+
+    @functools.cached_property
     def _grammar_tokens(self) -> Any:
         return grammar_tokens(self._tokenizer, self.stop_ids())
 
-    def _filter(self, ask: Ask) -> Any:
-        assert ask.constraint is not None
-        return grammar_filter(ask.constraint, self._loaded.model, self._tokenizer, self._grammar_tokens)
+    def _filter(self, constraint: Constraint) -> Any:
+        return grammar_filter(constraint, self._loaded.model, self._tokenizer, self._grammar_tokens)
 
     def _refuse(self, ask: Ask) -> None:
         """What would fail in the middle of a step, for every job in it, or answer wrongly."""
@@ -222,13 +234,10 @@ class V2Runner:
         if self._drafter is not None:
             ours |= {"num_draft_tokens": self._draft_tokens, "use_ngram_draft": self._drafter.kind == "ngram"}
             ours |= {"draft_model": models.draft, "draft_cache": models.draft_cache}
-        settled = sorted(ours.keys() & self._extras.options.keys())
-        if settled:
-            raise ConfigError(f"options: {', '.join(settled)} is settled by load()'s own arguments", hint="leave it out there")
-        return signature.call(ExLlamaV2DynamicGenerator, **ours, **self._extras.options)
+        return signature.call(ExLlamaV2DynamicGenerator, **signature.beside(ours, self._extras.options))
 
     def _stop(self) -> None:
-        """Let the generator go, and end its threads, which would outlive it."""
+        """Let the generator go, and end its threads now; they would end when it is collected."""
         generator, self._generator = self._generator, None
         for pool in ("sampling_pool", "filter_pool"):
             threads = getattr(generator, pool, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from ...errors import ConfigError, IncompatibleDraft, LoadError
 from ...planner.options import WHOLE_CARD
 from ...units import MIB
 from . import signature
+from .advance import Told, draft_share, part
 from .cuda import per_device
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ ROWS = 8
 
 # model.py load_autosplit_gen: bytes kept free on a card beyond the first where nothing is said.
 RESERVE = 64 * MIB
-
-Told = Callable[[int, int], None]  # (modules loaded, modules in all)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +82,15 @@ def load(plan: Plan, extras: Extras, shape: Shape, report: Report, undo: ExitSta
     paged = _paged(plan, [one for one in (config, draft_config) if one is not None])
     tokenizer = signature.call(exllamav2.ExLlamaV2Tokenizer, config=config)
     draft = draft_cache = None
-    share = _draft_share(plan)
+    share = draft_share(plan)
     if draft_config is not None:
         draft = _model(draft_config, undo)
         where = next(number for number, use in zip(extras.ordinals, plan.devices, strict=True) if use.draft)
-        told = _part(report, 0.0, share, f"loading the draft of {spec.name}")
+        told = part(report, 0.0, share, f"loading the draft of {spec.name}")
         kind = getattr(exllamav2, cache.get("base", cache["class"]))
         draft_cache = _by_hand(draft, kind, plan.cache_tokens, [0.0] * where + [WHOLE_CARD], told)
     model = _model(config, undo)
-    main_cache = _main(model, plan, extras, _part(report, share, 1.0, f"loading {spec.name}"))
+    main_cache = _main(model, plan, extras, part(report, share, 1.0, f"loading {spec.name}"))
     return Models(model, main_cache, tokenizer, draft, draft_cache, paged)
 
 
@@ -177,6 +175,12 @@ def _main(model: Any, plan: Plan, extras: Extras, told: Told) -> Any:
     if "reserve_vram" in split:
         split["reserve_vram"] = per_device(split["reserve_vram"], extras.ordinals, count, RESERVE)
     signature.call(model.load_autosplit, cache=lazy, callback=told, **split)
+    beyond = {module.device_idx for module in model.modules} - {-1, *extras.ordinals}  # -1: system memory
+    if beyond:
+        raise LoadError(
+            f"exllamav2 found the plan's cards full and went on to cuda:{min(beyond)}, which is not one of them",
+            hint="gpus= with that card too, less reserve, or a smaller context",
+        )
     return lazy
 
 
@@ -189,16 +193,6 @@ def _by_hand(model: Any, kind: Any, tokens: int, split: list[float], told: Told)
 def _spread(sizes: list[float], extras: Extras, count: int) -> list[float]:
     """GiB for each of CUDA's cards, from those of the plan's first cards."""
     return per_device([*sizes, *[0.0] * (len(extras.ordinals) - len(sizes))], extras.ordinals, count, 0.0)
-
-
-def _draft_share(plan: Plan) -> float:
-    """How much of the bytes to load are the draft's."""
-    draft = sum(use.draft for use in plan.devices)
-    return draft / max(1, draft + sum(use.weights for use in plan.devices))
-
-
-def _part(report: Report, start: float, end: float, message: str) -> Told:
-    return lambda done, count: report(start + (end - start) * done / count, message)
 
 
 def _release() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .held import with_held
+
 __all__ = ["mended"]
 
 Result = dict[str, Any]
@@ -13,35 +15,23 @@ def mended(result: Result) -> Result:
     """One of `iterate()`'s results as the seam wants it; every other part of it is passed on."""
     if "suppressed_tokens" in result:
         result = _without_suppressed(result)
-    if result.get("eos_reason") == "stop_token":
-        result = _with_held(result)
+    result = with_held(result)
     return _with_probabilities(result) if "logits" in result else result
 
 
 def _without_suppressed(result: Result) -> Result:
     """Without the tokens of a banned string, whose text is taken back.
 
-    They are reported all the same; and what was held back before the string, which is given out here, would be given out
-    again with the next banned attempt at this place (dynamic.py, rewind_checkpoint).
+    They are reported all the same. What was held back before the string, which is given out now, would be given out again
+    with the next banned attempt at this place: the checkpoint that is gone back to still has it (dynamic.py,
+    rewind_checkpoint), and shares its logits with the job.
     """
     checkpoint = result["job"].checkpoint
     checkpoint["held_text"] = ""
     checkpoint["held_tokens"].clear()
+    checkpoint["held_logits"] = checkpoint["held_logits"].clone()
     kept = result["token_ids"].shape[-1] - result["suppressed_tokens"].shape[-1]
     return {**result, "token_ids": result["token_ids"][:, :kept]}
-
-
-def _with_held(result: Result) -> Result:
-    """A last result with the text that was held back as the possible beginning of a stop string.
-
-    After a stop token it lies, with that token, beside the result (dynamic.py, emit).
-    """
-    held = result.get("held", {})
-    text = held.get("text", "").removesuffix(result["eos_triggering_token_str"])
-    if not text:
-        return result
-    rows = {name: held[name][:, :-1] for name in ("token_ids", "logits") if name in held}
-    return {**result, **rows, "text": text}
 
 
 def _with_probabilities(result: Result) -> Result:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, MissingExtra
 from ..driver import EngineInfo
 from . import signature, v3_models
+from .held import with_held
 from .trouble import named
 from .v3_sampling import SAMPLING, sampler
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...planner.report import Plan
     from ..progress import Report
     from .seam import Ask, Constraint, Extras, Image
-    from .v3_models import Models
+    from .v3_pictures import Pictures
 
 __all__ = ["open_runner"]
 
@@ -29,9 +29,6 @@ PAGE = 256  # tokens, exllamav3 1.6.5 constants.py
 # Tokens that must repeat before what followed them is drafted. Fewer match by chance, and each wrong draft costs a
 # verification; options={"ngram_match_min": …} changes it.
 NGRAM_MATCH = 3
-
-# Pictures whose embeddings are kept: a chat sends its earlier ones again, and only the same embedding finds its cached pages.
-PICTURES_KEPT = 16
 
 GRAMMARS = {"json_schema": "json_schema", "regex": "regex", "lark": "lark_grammar", "gbnf": "gbnf_grammar"}
 
@@ -65,12 +62,11 @@ class V3Runner:
         # a limit leaves room for others.
         self._piece = max(PAGE, min(self._chunk, plan.cache_tokens // request.slots // PAGE * PAGE))
         self.parallel = plan.split == "tensor"
-        self._models: Models | None = v3_models.load(plan, extras, report, undo)
+        self._models = v3_models.load(plan, extras, report, undo)
         if self.parallel if extras.warmup is None else extras.warmup:
-            v3_models.warm_up(self._loaded, slots=request.slots, chunk=self._chunk, report=report)
+            v3_models.warm_up(self._models, slots=request.slots, chunk=self._chunk, report=report)
         self._generator = self._new_generator()
         undo.callback(lambda: self._generator.close())
-        self._see = functools.lru_cache(PICTURES_KEPT)(self._embedding)
         self.info = EngineInfo(
             name=NAME,
             model=request.spec.name,
@@ -84,11 +80,11 @@ class V3Runner:
     # ---- words
 
     def encode(self, text: str, *, whole: bool, images: Sequence[Image] = ()) -> tuple[list[int], Sequence[Any]]:
-        embeddings = [self._see(image.data) for image in images]
+        embeddings = [self._pictures().embedding(image.data) for image in images]
         for image, embedding in zip(images, embeddings, strict=True):
             text = text.replace(image.mark, embedding.text_alias)
         ids = signature.call(
-            self._tokenizer.encode,
+            self._models.tokenizer.encode,
             text=text,
             add_bos=whole and self._wants_bos,
             encode_special_tokens=True,
@@ -97,22 +93,24 @@ class V3Runner:
         return ids[0].tolist(), embeddings
 
     def plain_ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text)[0].tolist()
+        ids: list[int] = self._models.tokenizer.encode(text)[0].tolist()
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         import torch
 
-        text: str = signature.call(self._tokenizer.decode, ids=torch.tensor(ids, dtype=torch.long), decode_special_tokens=True)
+        text: str = signature.call(
+            self._models.tokenizer.decode, ids=torch.tensor(ids, dtype=torch.long), decode_special_tokens=True
+        )
         return text
 
     def pieces(self) -> Sequence[str]:
-        pieces: list[str] = self._tokenizer.get_id_to_piece_list(include_special_tokens=True)
+        pieces: list[str] = self._models.tokenizer.get_id_to_piece_list(include_special_tokens=True)
         return pieces
 
     def stop_ids(self) -> Sequence[int]:
         """Those of config.json, tokenizer_config.json and generation_config.json: the tokenizer gathers them."""
-        ids: list[int] = self._loaded.config.eos_token_id_list
+        ids: list[int] = self._models.config.eos_token_id_list
         return ids
 
     # ---- jobs
@@ -130,7 +128,7 @@ class V3Runner:
             "input_ids": torch.tensor([ask.ids], dtype=torch.long),
             "max_new_tokens": ask.max_tokens,
             "min_new_tokens": ask.min_tokens,
-            "sampler": sampler(ask.sampling, self._tokenizer),
+            "sampler": sampler(ask.sampling, self._models.tokenizer),
             "seed": ask.seed,
             "stop_conditions": list(ask.stop),
             "banned_strings": list(ask.banned),
@@ -148,7 +146,7 @@ class V3Runner:
         self._generator.enqueue(raw)
 
     def iterate(self) -> list[dict[str, Any]]:
-        return [_with_held(result) for result in self._generator.iterate()]
+        return [with_held(result) for result in self._generator.iterate()]
 
     def cancel(self, raw: Any) -> None:
         self._generator.cancel(raw)
@@ -166,33 +164,29 @@ class V3Runner:
         return facts
 
     def close(self) -> None:
-        self._see.cache_clear()
-        self._models = None
         self._undo.close()
 
     # ---- inside
 
-    @property
-    def _loaded(self) -> Models:
-        if self._models is None:
-            raise ConfigError("the model has been unloaded")
-        return self._models
-
-    @property
-    def _tokenizer(self) -> Any:
-        return self._loaded.tokenizer
-
     @functools.cached_property
     def _wants_bos(self) -> bool:
         """What tokenizer_config.json says of add_bos_token, else what the tokenizer's own post-processor does."""
-        tokenizer = self._tokenizer
+        tokenizer = self._models.tokenizer
         said = (tokenizer.tokenizer_config_dict or {}).get("add_bos_token")
         return bool(tokenizer.tokenizer.encode("").ids[:1] == [tokenizer.bos_token_id] if said is None else said)
+
+    def _pictures(self) -> Pictures:
+        models = self._models
+        if models.pictures is None:
+            raise ConfigError(f"{self.info.model} was loaded without its picture encoder", hint="load(…, vision=True)")
+        if models.drafter is not None and not models.drafter.caps.get("mtp_draft"):
+            raise ConfigError("a draft model cannot read pictures", hint="draft='mtp', 'ngram' or none")
+        return models.pictures
 
     def _new_generator(self) -> Any:
         import exllamav3
 
-        models = self._loaded
+        models = self._models
         ours: dict[str, Any] = {
             "model": models.model,
             "cache": models.cache,
@@ -205,11 +199,8 @@ class V3Runner:
             ours |= {"dynamic_draft_tokens": self._extras.dynamic_draft}
         if models.draft_tokens:
             ours["num_draft_tokens"] = models.draft_tokens
-        settled = sorted(ours.keys() & self._extras.options.keys())
-        if settled:
-            raise ConfigError(f"options: {', '.join(settled)} is settled by load()'s own arguments", hint="leave it out there")
         ngram = {"ngram_match_min": NGRAM_MATCH} if self._ngram else {}
-        return signature.call(exllamav3.Generator, **ours, **(ngram | dict(self._extras.options)))
+        return signature.call(exllamav3.Generator, **(ngram | signature.beside(ours, self._extras.options)))
 
     def _filter(self, constraint: Constraint) -> Any:
         import exllamav3
@@ -221,45 +212,8 @@ class V3Runner:
             )
         grammar = {GRAMMARS[constraint.kind]: constraint.text}
         try:
-            return signature.call(exllamav3.LLGuidanceFilter, tokenizer=self._tokenizer, eos_after_completed=True, **grammar)
+            return signature.call(
+                exllamav3.LLGuidanceFilter, tokenizer=self._models.tokenizer, eos_after_completed=True, **grammar
+            )
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"{constraint.kind} is not one that llguidance reads: {error}") from error
-
-    def _embedding(self, data: bytes) -> Any:
-        """A picture as the model sees it."""
-        models = self._loaded
-        if models.vision is None:
-            raise ConfigError(f"{self.info.model} was loaded without its picture encoder", hint="load(…, vision=True)")
-        if models.drafter is not None and not models.drafter.caps.get("mtp_draft"):
-            raise ConfigError("a draft model cannot read pictures", hint="draft='mtp', 'ngram' or none")
-        import torch
-
-        try:
-            with torch.inference_mode():
-                return models.vision.get_image_embeddings(tokenizer=models.tokenizer, image=_picture(data))
-        except torch.cuda.OutOfMemoryError as error:
-            raise named(error, NAME, "prefill") from error
-
-
-def _picture(data: bytes) -> Any:
-    try:
-        import PIL.Image
-    except ImportError as error:
-        raise MissingExtra("pictures need pillow, which is not installed", hint="pip install pillow") from error
-    try:
-        return PIL.Image.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, PIL.Image.DecompressionBombError) as error:
-        raise ConfigError(f"a picture of {len(data)} bytes cannot be read: {error}") from error
-
-
-def _with_held(result: dict[str, Any]) -> dict[str, Any]:
-    """A last result with the text that was held back as the possible beginning of a stop string.
-
-    After a stop token exllamav3 leaves it, with that token, beside the result (job.py emit).
-    """
-    held: Mapping[str, Any] = result.get("held", {})
-    if result.get("eos_reason") != "stop_token" or not held.get("text"):
-        return result
-    text = held["text"].removesuffix(result["eos_triggering_token_str"])
-    rows = {name: held[name][:, :-1] for name in held if name != "text"}
-    return {**result, **rows, "text": result.get("text", "") + text}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, IncompatibleDraft, LoadError
 from . import signature
+from .advance import Told, draft_share, part
 from .cuda import per_device
+from .v3_pictures import Pictures
 
 if TYPE_CHECKING:
     from ...planner.drafter import Drafter
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from ..progress import Report
     from .seam import Extras
 
-__all__ = ["Models", "load"]
+__all__ = ["Models", "load", "warm_up"]
 
 # exllamav3 1.6.5, model.py load_gen: GiB kept free on each card where nothing is said.
 RESERVE = 0.5
@@ -25,12 +27,10 @@ RESERVE = 0.5
 # The longest decoding step that warming up tries where nothing is drafted (model.py warmup's own default).
 WARM_ROWS = 16
 
-Told = Callable[[int, int], None]  # (modules loaded, modules in all)
-
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """`drafter` and its cache are None unless a model or an MTP head drafts, `vision` unless pictures are read.
+    """`drafter` and its cache are None unless a model or an MTP head drafts, `pictures` unless it reads them.
 
     `draft_tokens` is how many are drafted at most, whoever drafts.
     """
@@ -42,7 +42,7 @@ class Models:
     drafter: Any
     draft_cache: Any
     draft_tokens: int
-    vision: Any
+    pictures: Pictures | None
 
 
 def load(plan: Plan, extras: Extras, report: Report, undo: ExitStack) -> Models:
@@ -55,8 +55,6 @@ def load(plan: Plan, extras: Extras, report: Report, undo: ExitStack) -> Models:
     from exllamav3.util import memory
 
     undo.callback(memory.free_mem)
-    # A failed automatic split leaves its limit on the process (model_ls.py lifts it at the end).
-    undo.callback(memory.unset_memory_fraction, list(extras.ordinals))
     spec, options = plan.request.spec, plan.engine_options()
     config = exllamav3.Config.from_directory(str(spec.path))
     tokenizer = exllamav3.Tokenizer.from_config(config)
@@ -67,19 +65,21 @@ def load(plan: Plan, extras: Extras, report: Report, undo: ExitStack) -> Models:
     cache = _cache(model, options["cache"], tokens)
     draft_cache = None if drafter is None else _cache(drafter, options["cache"], tokens)
     split = _split(options["load"], extras, plan.cache_tokens)
-    share = _draft_share(plan)
+    share = draft_share(plan)
     if drafter is not None:
         where = _card(extras, [use.draft for use in plan.devices])
-        _load(drafter, {"device": where}, _part(report, 0.0, share, f"loading the draft of {spec.name}"), undo)
-    vision = None
+        _load(drafter, {"device": where}, part(report, 0.0, share, f"loading the draft of {spec.name}"), undo)
+    pictures = None
     if extras.vision:
         where = _card(extras, [use.weights for use in plan.devices])
-        vision = exllamav3.Model.from_config(config, component="vision")
-        _load(vision, {"device": where}, _part(report, share, share, f"loading the picture encoder of {spec.name}"), undo)
+        tower = exllamav3.Model.from_config(config, component="vision")
+        _load(tower, {"device": where}, part(report, share, share, f"loading the picture encoder of {spec.name}"), undo)
+        pictures = Pictures(tower, tokenizer)
+        undo.callback(pictures.embedding.cache_clear)
     if drafter is not None and "device" not in split and "tensor_p" not in split:
         split["draft_model"] = drafter  # the split leaves room for the states that it taps
-    _load(model, split, _part(report, share, 1.0, f"loading {spec.name}"), undo)
-    return Models(config, model, cache, tokenizer, drafter, draft_cache, tokens, vision)
+    _load(model, split, part(report, share, 1.0, f"loading {spec.name}"), undo)
+    return Models(config, model, cache, tokenizer, drafter, draft_cache, tokens, pictures)
 
 
 def warm_up(models: Models, *, slots: int, chunk: int, report: Report) -> None:
@@ -166,22 +166,43 @@ def _split(options: dict[str, Any], extras: Extras, cache_tokens: int) -> dict[s
 
 def _card(extras: Extras, sizes: list[Any]) -> str:
     """The first card of the plan on which something of these sizes lies."""
-    return f"cuda:{extras.ordinals[next(index for index, size in enumerate(sizes) if size)]}"
+    return f"cuda:{extras.ordinals[next((index for index, size in enumerate(sizes) if size), 0)]}"
 
 
 def _load(model: Any, split: dict[str, Any], told: Told, undo: ExitStack) -> None:
-    """Load one model. The loader onto a single device takes no callback, but walks the list of modules."""
     undo.callback(_free, model)
     signature.check(model.load_gen, split)  # load() hands its arguments on to it
-    if "device" not in split:
-        model.load(**split, callback=told)
+    if "device" in split:
+        _load_single(model, split, told)
         return
+    try:
+        model.load(**split, callback=told)
+    except BaseException:
+        _lift_limits(split)
+        raise
+
+
+def _load_single(model: Any, split: dict[str, Any], told: Told) -> None:
+    """The loader onto one device takes no callback, but walks the list of modules."""
+    import torch
+
     modules = model.modules
     model.modules = _Walked(modules, told)
     try:
-        model.load(**split)
+        model.load(**{**split, "device": torch.device(split["device"])})
     finally:
         model.modules = modules
+
+
+def _lift_limits(split: dict[str, Any]) -> None:
+    """A failed split by layers leaves its limit on this process's memory (model_ls.py lifts it at the end)."""
+    from exllamav3.util import memory
+
+    if "use_per_device" in split:
+        used = [size > 0 for size in split["use_per_device"]]
+    else:
+        used = [kept >= 0 for kept in split["reserve_per_device"]]
+    memory.unset_memory_fraction([card for card, one in enumerate(used) if one])
 
 
 def _free(model: Any) -> None:
@@ -204,13 +225,3 @@ class _Walked(list[Any]):
         for index, module in enumerate(super().__iter__()):
             self._told(index, len(self))
             yield module
-
-
-def _draft_share(plan: Plan) -> float:
-    """How much of the bytes to load are the drafter's."""
-    draft = sum(use.draft for use in plan.devices)
-    return draft / max(1, draft + sum(use.weights for use in plan.devices))
-
-
-def _part(report: Report, start: float, end: float, message: str) -> Told:
-    return lambda done, count: report(start + (end - start) * done / count, message)
