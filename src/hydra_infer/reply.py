@@ -135,13 +135,22 @@ class Assembler:
 
     def add(self, event: JsonDict) -> Chunk:
         """Take one event in; gives the piece it brought (of the first choice)."""
-        self._body.update({key: value for key, value in event.items() if key not in ("choices", "object") and value is not None})
-        self._body.setdefault("object", str(event.get("object", "")).removesuffix(".chunk"))
-        pieces = [self._merge(choice) for choice in event.get("choices") or [] if isinstance(choice, Mapping)]
-        chunk = next((piece for index, piece in pieces if index == 0), None) or Chunk(raw=event)
+        body = self._body
+        for key, value in event.items():
+            if value is not None and key != "choices" and key != "object":
+                body[key] = value
+        if "object" not in body:
+            body["object"] = str(event.get("object", "")).removesuffix(".chunk")
+        chunk: Chunk | None = None
+        for choice in event.get("choices") or ():
+            if isinstance(choice, Mapping):
+                index, piece = self._merge(choice, event)
+                chunk = chunk or (piece if index == 0 else None)
+        if chunk is None:
+            return Chunk(raw=event)
         self.text += chunk.text
         self.reasoning += chunk.reasoning
-        return Chunk(chunk.text, chunk.reasoning, chunk.tool_calls, chunk.finish_reason, event)
+        return chunk
 
     def whole(self, body: JsonDict) -> None:
         """Take a complete (not streamed) body as the answer."""
@@ -187,7 +196,7 @@ class Assembler:
             raw=raw,
         )
 
-    def _merge(self, piece: Mapping[str, Any]) -> tuple[int, Chunk]:
+    def _merge(self, piece: Mapping[str, Any], event: JsonDict) -> tuple[int, Chunk]:
         index = int(piece.get("index") or 0)
         choice = self._choices.setdefault(index, {"index": index, "finish_reason": None})
         for key, value in piece.items():
@@ -205,6 +214,7 @@ class Assembler:
             reasoning=_reasoning(delta),
             tool_calls=tuple(delta.get("tool_calls") or ()),
             finish_reason=piece.get("finish_reason"),
+            raw=event,
         )
 
 
@@ -251,7 +261,10 @@ def _text(value: Any) -> str:
 
 
 def _reasoning(message: Mapping[str, Any]) -> str:
-    return next((message[key] for key in REASONING_KEYS if isinstance(message.get(key), str)), "")
+    for key in REASONING_KEYS:
+        if isinstance(value := message.get(key), str):
+            return value
+    return ""
 
 
 def _draft(body: Mapping[str, Any]) -> JsonDict | None:

@@ -44,16 +44,20 @@ class Told:
 
     def _take(self, events: list[Event]) -> None:
         self._ready.extend(events)
-        self._count(events)
+        tokens = self._count(events)
         if self._exchange.finished:
             self._watch.drain()
-        elif any(event.tokens for event in events):
+        elif tokens:
             self._watch.token()
 
-    def _count(self, events: list[Event]) -> None:
+    def _count(self, events: list[Event]) -> bool:
+        """Note the token counts that came; tells whether tokens did."""
+        tokens = False
         for event in events:
+            tokens = tokens or event.tokens
             if event.data.get("usage"):
                 self._usage = usage_of(event.data)
+        return tokens
 
     def _finish(self, failure: Failure | None, *, left: bool = False) -> None:
         """Tell the flow, once; it releases the reservation."""

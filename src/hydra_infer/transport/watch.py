@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
@@ -35,6 +36,8 @@ class Watch:
         self._given_up = False  # the server was asked, and no longer holds the model
         self.began = self.last_token = clock()
         self.first_token: float | None = None
+        whole = (math.inf if limits.whole is None else self.began + limits.whole, "timeout")
+        self._end = min(whole, (math.inf if limits.ends_at is None else limits.ends_at, "deadline"))
         self.due, self.blame = self._earliest((limits.first, limits.first_name))
         self.expired = False
         self.received = 0  # bytes of this attempt's response
@@ -155,12 +158,8 @@ class Watch:
 
     def _earliest(self, running: tuple[float, str]) -> tuple[float, str]:
         """The instant at which the first of the running timer, the whole-answer timer and the deadline expires."""
-        instants = [(self.began + running[0], running[1])]
-        if self._limits.whole is not None:
-            instants.append((self.began + self._limits.whole, "timeout"))
-        if self._limits.ends_at is not None:
-            instants.append((self._limits.ends_at, "deadline"))
-        return min(instants)
+        instant = self.began + running[0]
+        return (instant, running[1]) if instant < self._end[0] else self._end
 
 
 def quick(seconds: float) -> Limits:

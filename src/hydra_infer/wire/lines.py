@@ -26,6 +26,10 @@ class Lines:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Every line that `data` completes. Raises LineTooLong."""
+        if not self._rest and data.endswith(b"\n"):  # whole lines, as most pieces of a stream are
+            whole = data.split(b"\n")
+            whole.pop()
+            return [line.removesuffix(b"\r") for line in whole] if b"\r" in data else whole
         self._rest += data
         lines: list[bytes] = []
         start = 0

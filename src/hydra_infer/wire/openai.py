@@ -157,7 +157,7 @@ class OpenAIExchange(Receiver):
 
     def _event(self, message: bytes) -> Event | None:
         try:
-            data = json.loads(message)
+            data = json.loads(message.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError):
             self.failure = broken(f"an event that is not JSON: {message[:80].decode('utf-8', 'replace')!r}", self._status)
             return None
@@ -170,7 +170,7 @@ class OpenAIExchange(Receiver):
         if (untrue := self._untrue(data)) is not None:
             self.failure = untrue
             return None
-        choices = [choice for choice in data.get("choices") or [] if isinstance(choice, dict)]
+        choices = [choice for choice in data.get("choices") or () if isinstance(choice, dict)]
         tokens = False
         for choice in choices:
             tokens = self._choice(choice) or tokens
@@ -180,13 +180,17 @@ class OpenAIExchange(Receiver):
     def _choice(self, choice: dict[str, Any]) -> bool:
         """Note where this choice stands; tells whether the piece carries tokens."""
         index = int(choice.get("index") or 0)
-        self._open_choices.add(index)
         if choice.get("finish_reason") is not None:
             self._ended_choices.add(index)
-        self._open_choices -= self._ended_choices
+            self._open_choices.discard(index)
+            return True
+        if index not in self._ended_choices:
+            self._open_choices.add(index)
         delta = choice.get("delta")
-        delta = delta if isinstance(delta, dict) else {}
-        return bool(choice.get("text")) or choice.get("finish_reason") is not None or any(delta.get(key) for key in _TOKEN_KEYS)
+        if not isinstance(delta, dict):
+            return bool(choice.get("text"))
+        # Nearly every piece is a piece of content, which a look at the first key tells.
+        return bool(delta.get("content")) or bool(choice.get("text")) or any(map(delta.get, _TOKEN_KEYS))
 
     def _redirect(self, location: str) -> None:
         """Follow within the same origin, where the key may go; another origin must never see it."""
