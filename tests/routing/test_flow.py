@@ -477,3 +477,18 @@ def test_an_overflow_that_names_numbers_is_believed() -> None:
     counted = Failure(Trouble.OVERFLOW, "prompt length 9000 exceeds the maximum context length is 2048", status=400)
     rows = [backend("unknown"), backend("small", context=8192), backend("large", context=16384)]
     assert Bench(*rows).drive({"unknown": [counted], "large": [Started()]})[0] == ["unknown", "large", "serve"]
+
+
+@pytest.mark.parametrize("rows", [["a"], ["a", "b"]])
+def test_a_backend_that_lacks_one_model_is_still_asked_for_another(rows: list[str]) -> None:
+    gone = Failure(Trouble.NO_MODEL, "HTTP 404: model not found", status=404)
+    bench = Bench(*(backend(name, models=["m", "n"]) for name in rows))
+    story, verdict = bench.drive({name: [gone, Started()] for name in rows}, "m", "n")
+    assert (story, verdict) == ([*rows, "a:n", "serve"], None)
+
+
+def test_a_prompt_too_long_for_one_model_may_fit_another_of_the_same_server() -> None:
+    too_long = Failure(Trouble.OVERFLOW, "the prompt is longer than the context", status=400)
+    bench = Bench(backend("a", models={"m": {"name": "s", "context": 1000}, "n": {"name": "l", "context": 9000}}))
+    story, verdict = bench.drive({"a": [too_long, Started()]}, "m", "n")
+    assert (story, verdict) == (["a", "a:n", "serve"], None)

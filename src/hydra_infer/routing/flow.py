@@ -35,6 +35,8 @@ WARM, COLD = 60.0, 300.0
 # First contact with a server whose models nobody listed.
 PROBE_TIMEOUT = 1.0
 
+# What a server refuses of one model it may grant of another.
+_OF_A_MODEL = frozenset({Trouble.NO_MODEL, Trouble.OVERFLOW})
 _RESTS = frozenset(
     {
         Trouble.UNREACHABLE,
@@ -65,7 +67,7 @@ class _Failover:
     tell: Tell
     began: float = field(init=False)
     outcomes: list[Outcome] = field(default_factory=list)
-    tried: set[str] = field(default_factory=set)
+    tried: set[tuple[str, str | None]] = field(default_factory=set)  # (backend, its name of the model; None: whichever)
     retries: int = 0
     lone: bool = False  # one backend is all there is: it is retried instead of failed over, and never rests
     more_context_than: int | None = None  # after an overflow: only a larger context can help
@@ -84,7 +86,7 @@ class _Failover:
                 failure = yield from self._attempt(model, choice)
                 if failure is None:
                     return None
-                if (verdict := self._verdict(failure)) is not None:
+                if (verdict := self._verdict(choice, failure)) is not None:
                     return verdict
                 yield from self._again(choice, failure)
             if self._out_of_time():
@@ -97,7 +99,7 @@ class _Failover:
             for place, local in self._left(model):
                 if place.backend.name in looked_at and place.last is not None and not self.pool.rested(place, local):
                     self._note((place, local), model, place.last, 0.0)
-                    self.tried.add(place.backend.name)
+                    self.tried.add((place.backend.name, None))
 
     # ---- choosing --------------------------------------------------------------------------------------------
 
@@ -124,7 +126,7 @@ class _Failover:
                 taken = True
                 return next(candidate for candidate in full if candidate[0] is ticket.result())
             self._note(full[0], model, Failure(Trouble.BUSY, f"no free slot within {patience:g} s"), 0.0)
-            self.tried.update(place.backend.name for place, _ in full)
+            self.tried.update((place.backend.name, None) for place, _ in full)
             return None
         finally:
             if not taken:
@@ -138,7 +140,7 @@ class _Failover:
         return [
             (place, local)
             for place, local in self._serving(model)
-            if place.backend.name not in self.tried
+            if self.tried.isdisjoint(((place.backend.name, None), (place.backend.name, local.name)))
             and (self.more_context_than is None or (self.pool.context(place, local) or 0) > self.more_context_than)
         ]
 
@@ -161,7 +163,7 @@ class _Failover:
                 failure = yield from self._attempt(model, candidate)
                 if failure is None:
                     return None
-                if (verdict := self._verdict(failure)) is not None:
+                if (verdict := self._verdict(candidate, failure)) is not None:
                     return verdict
                 stories = tuple(_rest_story(other, self.pool) for _, other in resting if other is not candidate)
         return self._gave_up(resting=stories)
@@ -201,14 +203,18 @@ class _Failover:
                     Rested(place.backend.name, local.name, str(failure.trouble), round(self.pool.tiredness(place, local), 3))
                 )
 
-    def _verdict(self, failure: Failure) -> GaveUp | None:
+    def _strike(self, candidate: Candidate, failure: Failure) -> None:
+        """Ask it no more in this call: not for this model, or for none, as the failure is about one or the other."""
+        place, local = candidate
+        self.tried.add((place.backend.name, local.name if failure.trouble in _OF_A_MODEL else None))
+
+    def _verdict(self, candidate: Candidate, failure: Failure) -> GaveUp | None:
         """The end, if this failure is one that asking elsewhere cannot mend."""
-        backend = self.outcomes[-1].backend
         if failure.trouble is Trouble.CALLER:
             return self._gave_up(final=failure)
         if failure.trouble is Trouble.OVERFLOW:
-            self.tried.add(backend)
-            self.more_context_than = max(self.more_context_than or 0, self._too_small_for(backend, failure))
+            self._strike(candidate, failure)
+            self.more_context_than = max(self.more_context_than or 0, self._too_small_for(candidate, failure))
             return None if any(self._left(model) for model in self.call.models) else self._gave_up(final=failure)
         if failure.trouble is Trouble.NO_PATH and self.lone:
             return self._gave_up(final=failure)
@@ -225,7 +231,7 @@ class _Failover:
                 self.retries += 1
                 yield Pause(self._within_deadline(max(self._backoff(), asked)))
                 return
-        self.tried.add(candidate[0].backend.name)
+        self._strike(candidate, failure)
 
     def _backoff(self) -> float:
         state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # waits read only the number
@@ -300,19 +306,13 @@ class _Failover:
         self.tell(Failed.of(verdict, self.clock() - self.began))
         return verdict
 
-    def _too_small_for(self, name: str, failure: Failure) -> int:
+    def _too_small_for(self, candidate: Candidate, failure: Failure) -> int:
         """A context that is too small, after the backend's refusal: its own, and if it counted the prompt, anything below that.
 
         A server that never told its context counts as beyond compare.
         """
         tokens, context = overflow_numbers(failure)
-        contexts = [
-            self.pool.context(*candidate) or 0
-            for model in self.call.models
-            for candidate in self._serving(model)
-            if candidate[0].backend.name == name
-        ]
-        return max(context or max(contexts, default=0) or 2**62, (tokens or 1) - 1)
+        return max(context or self.pool.context(*candidate) or 2**62, (tokens or 1) - 1)
 
 
 def _rest_story(candidate: Candidate, pool: Pool) -> str:
