@@ -56,7 +56,8 @@ class Reply:
     """A whole answer. `raw` is always an OpenAI-shaped dict; everything else is read from it or says how it came about.
 
     `backend` names who answered, `attempts` who was asked before (empty for an engine), `draft` the acceptance of a
-    draft model where there was one.
+    draft model where there was one. `upstream` is what a proxy told of the server behind it (LiteLLM: deployment, url, group,
+    cost in US dollars, retries, fallbacks).
     """
 
     text: str
@@ -71,6 +72,7 @@ class Reply:
     attempts: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = ()
     draft: JsonDict | None = None
+    upstream: JsonDict | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -94,6 +96,7 @@ class Reply:
             "attempts": [attempt.to_dict() for attempt in self.attempts],
             "warnings": list(self.warnings),
             "draft": self.draft,
+            "upstream": self.upstream,
             "raw": self.raw,
         }
 
@@ -174,6 +177,7 @@ class Assembler:
         backend: str | None = None,
         attempts: tuple[Any, ...] = (),
         warnings: tuple[str, ...] = (),
+        upstream: JsonDict | None = None,
     ) -> Reply:
         """The Reply for what was fed in. `model` replaces the server's own name; `timings` is what the caller measured."""
         raw = self.body()
@@ -193,6 +197,7 @@ class Assembler:
             attempts=attempts,
             warnings=warnings,
             draft=_draft(raw),
+            upstream=upstream,
             raw=raw,
         )
 

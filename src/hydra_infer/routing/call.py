@@ -154,7 +154,7 @@ class Started:
 class Ended:
     """The answer is over: to its end, broken (`failure`), or left early by the caller (`left`).
 
-    `ttft` and `seconds` are from asking; the token counts are the server's, None where it did not tell.
+    `ttft` and `seconds` are from asking; the token counts are the server's, None where it did not tell, and so is `cost`.
     """
 
     failure: Failure | None = None
@@ -162,3 +162,4 @@ class Ended:
     ttft: float | None = None
     seconds: float = 0.0
     usage: Usage = field(default_factory=Usage)
+    cost: float | None = None

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from .. import table
+
 if TYPE_CHECKING:
     from .backend import Backend
     from .call import Ended
@@ -15,7 +17,8 @@ __all__ = ["Entry", "Ledger"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Sums over answers. `uncounted` are those whose tokens the server did not tell; `cost` is in the backend's own currency."""
+    """Sums over answers. `uncounted` are those whose tokens the server did not tell; `cost` is as the server told it, else
+    by the backend's costs per token, in their currency."""
 
     answers: int = 0
     broken: int = 0
@@ -37,8 +40,12 @@ class Entry:
             prompt_tokens=self.prompt_tokens + prompt,
             completion_tokens=self.completion_tokens + completion,
             seconds=self.seconds + ended.seconds,
-            cost=self.cost + prompt * (backend.input_cost_per_token or 0.0) + completion * (backend.output_cost_per_token or 0.0),
+            cost=self.cost + (_cost(prompt, completion, backend) if ended.cost is None else ended.cost),
         )
+
+
+def _cost(prompt: int, completion: int, backend: Backend) -> float:
+    return prompt * (backend.input_cost_per_token or 0.0) + completion * (backend.output_cost_per_token or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +64,23 @@ class Ledger:
         return Entry(**{name: sum(getattr(entry, name) for entry in entries) for name in Entry.__slots__})
 
     def __str__(self) -> str:
-        table: list[tuple[str, ...]] = [("backend", "model", "answers", "broken", "tokens in", "tokens out", "seconds", "cost")]
-        for backend, model, entry in (*self.rows, ("total", "", self.total)):
-            counts = (entry.answers, entry.broken, entry.prompt_tokens, entry.completion_tokens)
-            table.append((backend, model, *map(str, counts), f"{entry.seconds:.1f}", f"{entry.cost:.4f}"))
-        widths = [max(len(line[column]) for line in table) for column in range(8)]
+        lines = self._lines()
+        widths = [max(len(line[column]) for line in lines) for column in range(8)]
         return "\n".join(
             "  ".join([line[0].ljust(widths[0]), line[1].ljust(widths[1]), *(line[i].rjust(widths[i]) for i in range(2, 8))])
-            for line in table
+            for line in lines
         )
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/plain": str(self), "text/html": table.html(self._lines(), right=range(2, 8))}
+
+    def _lines(self) -> list[tuple[str, ...]]:
+        """Head, rows and total."""
+        lines: list[tuple[str, ...]] = [("backend", "model", "answers", "broken", "tokens in", "tokens out", "seconds", "cost")]
+        for backend, model, entry in (*self.rows, ("total", "", self.total)):
+            counts = (entry.answers, entry.broken, entry.prompt_tokens, entry.completion_tokens)
+            lines.append((backend, model, *map(str, counts), f"{entry.seconds:.1f}", f"{entry.cost:.4f}"))
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

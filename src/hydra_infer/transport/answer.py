@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
 
 from ..reply import Usage, usage_of
 from ..routing.call import Attempt, Ended, Outcome
@@ -38,6 +39,11 @@ class Told:
         return self._exchange.warnings
 
     @property
+    def upstream(self) -> dict[str, Any] | None:
+        """What a proxy told of the server behind it."""
+        return self._exchange.upstream
+
+    @property
     def ttft(self) -> float | None:
         """Seconds from asking this backend to its first token."""
         return None if self._watch.first_token is None else self._watch.first_token - self._watch.began
@@ -66,7 +72,8 @@ class Told:
         flow, self.flow = self.flow, None
         if flow is not None:
             with contextlib.suppress(StopIteration):
-                flow.send(Ended(failure, left, self.ttft, self._watch.since(), self._usage))
+                cost = (self.upstream or {}).get("cost")
+                flow.send(Ended(failure, left, self.ttft, self._watch.since(), self._usage, cost))
             flow.close()
 
 

@@ -82,6 +82,7 @@ class _Reading:
             backend=self._told.backend,
             attempts=self._told.outcomes,
             warnings=(*self._warnings, *self._told.warnings),
+            upstream=self._told.upstream,
         )
 
     def _timings(self) -> Timings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .exchange import Exchange, WireRequest
+from .litellm import LiteLLMExchange
 from .ollama import OllamaExchange, loaded_in, tags_in, warm_up
 from .openai import OpenAIExchange, Target, models_in
 from .question import Question
@@ -52,7 +53,7 @@ _OPENAI = Dialect(OpenAIExchange)
 
 DIALECTS = {
     "openai": _OPENAI,
-    "litellm": _OPENAI,
+    "litellm": Dialect(LiteLLMExchange),
     "engine": _OPENAI,
     "tabby": Dialect(TabbyExchange, loaded_path="/v1/model", read_loaded=loaded_model),
     # 8192: Ollama's own default is 4096 on cards below 23 GiB, which cuts most agents' prompts.

@@ -45,7 +45,7 @@ class Exchange(Protocol):
 
     `warnings` tell what had to be changed for this server. After each call, `failure` is set when the attempt is lost, and
     `answered` once the first token-bearing event or the complete JSON body has arrived. Headers with status 200 are no
-    answer: servers send them and then fail to allocate.
+    answer: servers send them and then fail to allocate. `upstream` is what a proxy tells of the server behind it.
     """
 
     request: WireRequest
@@ -54,6 +54,7 @@ class Exchange(Protocol):
     finished: bool
     failure: Failure | None
     moved: str | None
+    upstream: dict[str, Any] | None
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         """The response's status and headers (lower-case names)."""
@@ -73,6 +74,7 @@ class Receiver:
         self.finished = False
         self.failure: Failure | None = None
         self.moved: str | None = None
+        self.upstream: dict[str, Any] | None = None
         self._status = 0
         self._headers: Mapping[str, str] = {}
         self._decoder = Decoder("")
