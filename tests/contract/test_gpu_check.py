@@ -67,7 +67,7 @@ def _accounting(rig: Rig) -> dict[str, int]:
 def test_memory(rig: Rig, tmp_path: Path, split: str, budget: Any) -> None:
     found = memory.measure(tmp_path, model=str(rig.folder), context=2048, cache="q8", split=split, gpu_split=budget, slots=1)
     assert {row["term"] for row in found["judged"]} >= {"weights", "cache", "everything", "overhead"}
-    assert found["facts"]["prompt_tokens"] == 2048 - 1 - 16
+    assert found["facts"]["prompt_tokens"] == 2048 - 2 - 16
     assert [load.get("use") for load in rig.loads] == ([[24 * GIB, 0]] if budget else [None])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,8 +49,11 @@ def _bar(*, always: bool) -> Any | None:
     watched = "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
     if not (watched or always):
         return None
-    try:
-        import tqdm.auto  # type: ignore[import-untyped]
-    except ImportError:
-        return None
+    with warnings.catch_warnings():
+        # In a notebook without ipywidgets it warns, and takes a bar of text; that is all we ask.
+        warnings.simplefilter("ignore")
+        try:
+            import tqdm.auto  # type: ignore[import-untyped]
+        except ImportError:
+            return None
     return tqdm.auto.tqdm(total=1.0, bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}", leave=False)

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TypeVar
 
 from ...errors import HydraError, LoadError, OutOfMemory
 
-__all__ = ["named"]
+__all__ = ["named", "opened"]
+
+R = TypeVar("R")
 
 # torch 2.13: "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of …"
 DEVICE = re.compile(r"\bGPU (\d+)\b")
 # exllamav3 1.6.5 model_ls.py and exllamav2 0.3.2 model.py, when a layer finds no card with room.
 SPLIT = "insufficient vram"
+
+
+def opened(make: Callable[[ExitStack], R], engine: str) -> R:
+    """What `make` loads; where that fails, all that it left on the stack is undone, and the error is of our tree."""
+    undo = ExitStack()
+    try:
+        return make(undo)
+    except BaseException as error:  # noqa: BLE001  whatever went wrong, nothing of it may stay loaded
+        # Named before anything is freed: that lets go of the frames that hold tensors.
+        trouble = named(error, engine, "loading") if isinstance(error, Exception) else error
+        try:
+            undo.close()
+        finally:
+            raise trouble
 
 
 def named(error: BaseException, engine: str, stage: str) -> HydraError:

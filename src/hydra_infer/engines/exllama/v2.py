@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ConfigError
 from ..driver import EngineInfo
 from . import signature, v2_models
-from .trouble import named
+from .trouble import named, opened
 from .v2_grammar import grammar_filter, grammar_tokens
 from .v2_results import mended
 from .v2_sampling import SAMPLING, settings
@@ -31,15 +31,7 @@ NAME = "exllamav2"
 
 def open_runner(plan: Plan, extras: Extras, report: Report) -> V2Runner:
     """Load what the plan says (see seam.Opener)."""
-    undo = ExitStack()
-    try:
-        return V2Runner(plan, extras, report, undo)
-    except Exception as error:  # noqa: BLE001  whatever went wrong, nothing of it may stay loaded
-        trouble = named(error, NAME, "loading")  # first of all: it lets go of the frames that hold tensors
-        try:
-            undo.close()
-        finally:
-            raise trouble
+    return opened(lambda undo: V2Runner(plan, extras, report, undo), NAME)
 
 
 class V2Runner:

@@ -11,7 +11,7 @@ from ...errors import ConfigError, MissingExtra
 from ..driver import EngineInfo
 from . import signature, v3_models
 from .held import with_held
-from .trouble import named
+from .trouble import opened
 from .v3_sampling import SAMPLING, sampler
 
 if TYPE_CHECKING:
@@ -35,15 +35,7 @@ GRAMMARS = {"json_schema": "json_schema", "regex": "regex", "lark": "lark_gramma
 
 def open_runner(plan: Plan, extras: Extras, report: Report) -> V3Runner:
     """Load what the plan says (see seam.Opener)."""
-    undo = ExitStack()
-    try:
-        return V3Runner(plan, extras, report, undo)
-    except Exception as error:  # noqa: BLE001  whatever went wrong, nothing of it may stay loaded
-        trouble = named(error, NAME, "loading")  # first of all: it lets go of the frames that hold tensors
-        try:
-            undo.close()
-        finally:
-            raise trouble
+    return opened(lambda undo: V3Runner(plan, extras, report, undo), NAME)
 
 
 class V3Runner:
