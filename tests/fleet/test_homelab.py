@@ -35,7 +35,7 @@ class Servers:
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    for name, key in (("TABBY_API_KEY", API_KEY), ("TABBY_ADMIN_KEY", ADMIN_KEY), ("LITELLM_KEY", "sk-proxy")):
+    for name, key in (("TABBY_API_KEY", API_KEY), ("TABBY_ADMIN_KEY", ADMIN_KEY), ("LITELLM_MASTER_KEY", "sk-proxy")):
         monkeypatch.setenv(name, key)
     with ExitStack() as stack:
         yield Servers(
@@ -48,30 +48,40 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
 
 def test_each_model_is_answered_by_the_first_server_that_has_it(servers: Servers) -> None:
     with Router.from_file(HOMELAB, urls=servers.urls) as router:
-        answered = {name: router.chat(name, "hello").backend for name in ("llama-70b", "gpt-4", "qwen-14b", "llama-8b", "cloud")}
+        answered = {name: router.chat(name, "hello").backend for name in ("llama-70b", "gpt-4", "qwen-14b", "llama-8b")}
         assert answered == {
             "llama-70b": "tabby",
             "gpt-4": "tabby",
             "qwen-14b": "ollama",
             "llama-8b": "ollama",
-            "cloud": "litellm",
         }
         assert len(router.embed("embed", ["a", "b"]).embeddings) == 2
         # The contexts are those of the file; nobody got a key that is not its own.
         assert [options["num_ctx"] for name, options in servers.gpu.loads if name == "qwen2.5:14b"] == [16384]
         assert {asked.headers.get("authorization") for asked in servers.tabby.requests} == {f"Bearer {API_KEY}"}
-        assert {headers.get("authorization") for _, _, headers, _ in servers.proxy.requests} == {"Bearer sk-proxy"}
         assert all("authorization" not in asked.headers for asked in (*servers.gpu.requests, *servers.cpu.requests))
 
 
 def test_when_machines_are_switched_off_the_next_ones_answer(servers: Servers) -> None:
     with Fleet.from_file(HOMELAB, urls=servers.urls).router(retries=0) as router:
         servers.tabby.close()
+        assert router.chat("llama-70b", "hello").backend == "litellm"
+        assert {headers.get("authorization") for _, _, headers, _ in servers.proxy.requests} == {"Bearer sk-proxy"}
         servers.proxy.close()
         reply = router.chat("llama-70b", "hello")
         assert (reply.backend, reply.model) == ("ollama", "qwen-14b")
         servers.gpu.close()
         assert router.chat("llama-70b", "hello").backend == "ollama-cpu"
+
+
+def test_a_model_is_loaded_as_the_file_says(servers: Servers) -> None:
+    with Fleet.from_file(HOMELAB, urls=servers.urls).router() as router:
+        router.unload("llama-70b")
+        done = router.load("llama-70b")
+        assert (done.backend, done.context) == ("tabby", 32768)
+        assert [(load["max_seq_len"], load["cache_mode"]) for load in servers.tabby.loads] == [(32768, "Q8")]
+        assert "not planned" in done.planned  # /mnt/models is not on this machine
+        assert router.load("qwen-14b").context == 16384
 
 
 def test_the_same_for_event_loops(servers: Servers) -> None:
@@ -86,7 +96,7 @@ def test_the_plan_of_all_of_it() -> None:
     plan = Fleet.from_file(HOMELAB).plan()
     rows = {(row.server, row.model): row for row in plan.rows}
     assert plan.fits
-    assert [name for name, row in rows.items() if row.fits is None] == [("litellm", "llama-70b"), ("litellm", "cloud")]
+    assert [name for name, row in rows.items() if row.fits is None] == [("litellm", "llama-70b")]
     big = rows["tabby", "llama-70b"].plan
     assert big is not None
     assert (big.request.engine, big.request.context, big.request.rate.name, big.split) == ("tabby", 32768, "q8", "layers")

@@ -50,6 +50,16 @@ def test_ollama_holds_as_many_as_fit_and_three_a_card_at_most(tmp_path: Path) ->
     assert row(plan, "m3").evicts == ()  # beside any one of them there is room
 
 
+def test_ollama_keeps_the_context_for_every_request_at_once(tmp_path: Path) -> None:
+    one, four = (
+        planned(tmp_path, "{cards: [RTX 5090]}", ollama=f"max_parallel: {count}, models: {{a: {EIGHT}}}").rows[0].plan
+        for count in (1, 4)
+    )
+    assert one is not None
+    assert four is not None
+    assert four.devices[0].cache == 4 * one.devices[0].cache
+
+
 def test_ollama_lets_a_further_model_in_only_with_a_fifth_to_spare(tmp_path: Path) -> None:
     """16 GiB less 0.6 for the driver: 15.4 free. Beside 5, 80 % of 10.4 is 8.32; the smaller one finds room after the larger."""
     for takes, evicts in ((8.3, ()), (8.4, ("a",))):
@@ -106,6 +116,8 @@ def test_this_machine_is_asked_and_counted_as_if_nothing_ran_on_it(tmp_path: Pat
     plan = planned(tmp_path, "{cards: this machine}", tabby=f"models: {{a: {EIGHT}}}")
     assert (asked, plan.hosts[0].cards[0].uuid, row(plan, "a").fits) == ([True], "GPU-1", True)
     assert plan.hosts[0].ram is not None
+    lacking = planned(tmp_path, "{cards: this machine}", tabby=f"use_cards: [1], models: {{a: {EIGHT}, b: {{takes: 1}}}}")
+    assert ["there is no card 1 on box" in (row.error or "") for row in lacking.rows] == [True, True]
 
 
 def test_files_that_are_here_are_read_and_else_the_config_json(tmp_path: Path) -> None:
@@ -124,7 +136,7 @@ def test_files_that_are_here_are_read_and_else_the_config_json(tmp_path: Path) -
 
 NOT_PLANNED = {
     "no files": ("{cards: [RTX 4090]}", "models: [a]", "the files of a are not here"),
-    "no cards told": ("{}", "models: [a]", "no host: whose cards are named"),
+    "no cards told": ("{}", "models: [a]", "no host whose cards are named"),
     "no such card": ("{cards: [RTX 4090]}", "models: {a: {config: nowhere.json, bpw: 4.0}}", "nowhere.json"),
 }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hydra_infer import ConfigError, Fleet
+from hydra_infer import ConfigError, Fleet, UnknownModel
 from hydra_infer.fleet.schema import FleetFile, editor_schema
 
 PLANTED = "sk-planted-0123456789"
@@ -62,6 +63,17 @@ def test_a_good_file_is_read_with_short_forms_and_long_ones(tmp_path: Path) -> N
     assert "timeout" not in settings  # the Router's own
 
 
+def test_tags_are_a_servers_or_one_models(tmp_path: Path) -> None:
+    tagged = GOOD.replace("cache: q8", "cache: q8, tags: [hard, long]").replace(
+        "    url: box:11434", "    url: box:11434\n    tags: easy"
+    )
+    with fleet(tmp_path, tagged.replace("[small]", "[small, nomic-embed-text]")).router(strategy="ordered") as router:
+        assert router.explain("large", tags=["long"]).order == ["big"]
+        assert router.explain("small", tags=["easy"]).order == ["little"]
+        with pytest.raises(UnknownModel, match="tags"):
+            router.explain("small", tags=["hard"])
+
+
 CHANGES = {
     "a field nobody knows": ("    host: box", "    hots: box", "hydra.yaml:7: servers.big.hots", "did you mean 'host'?"),
     "a field of a model": ("cache: q8", "cach: q8", "hydra.yaml:9: servers.big.models.large.cach", "did you mean 'cache'?"),
@@ -96,6 +108,14 @@ CHANGES = {
     "a cache": ("q8", "q9", "hydra.yaml:9: servers.big.models.large.cache", "no cache of exl3"),
     "bpw alone": ("cache: q8", "bpw: 4.0", "hydra.yaml:9: servers.big.models.large ", "config and bpw"),
     "a card that is not there": ("host: box", "host: box\n    use_cards: [1]", "hydra.yaml:8: servers.big.use_cards", "1 cards"),
+    "a card nobody makes": ("RTX 4090", "RTX 4099", "hydra.yaml:2: hosts.box.cards.0", "RTX 4090"),
+    "a card larger than itself": ("RTX 4090", "{name: RTX 4090, free: 30}", "hydra.yaml:2: hosts.box.cards.0", "free is in GiB"),
+    "a service that is no TabbyAPI": (
+        "url: box:11434",
+        "service: {folder: /a, python: /b, user: c}\n    url: box:11434",
+        "hydra.yaml:12: servers.little.service",
+        "for kind tabby",
+    ),
     "cards of no host": ("    host: box", "    use_cards: [0]", "hydra.yaml:7: servers.big.use_cards", "needs host"),
     "no address": ("http://box:5000", "ftp://box", "hydra.yaml:4: servers.big ", "not a server's address"),
     "a model in the cloud": ("llama3.1:8b", "x:cloud", "hydra.yaml:10: servers.little ", "Ollama's cloud"),
@@ -139,6 +159,13 @@ def test_urls_put_other_addresses_in_the_place_of_the_files(tmp_path: Path) -> N
     assert [row.url for row in moved.settings()["backends"]] == ["http://127.0.0.1:5", "http://box:11434"]
     with pytest.raises(ConfigError, match="did you mean 'big'"):
         fleet(tmp_path, GOOD, urls={"bigg": "http://127.0.0.1:5"})
+
+
+def test_the_documentations_own_tables_are_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text(encoding="utf-8")
+    tables = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(tables) == 2
+    assert fleet(tmp_path, "\n".join(tables)).servers == ("tabby", "ollama")
 
 
 def test_the_schema_for_editors_knows_every_field_and_the_short_forms() -> None:

@@ -59,6 +59,8 @@ class FaultServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            # As real servers do; else small pieces would wait for the client's delayed acknowledgement, some 40 ms.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.connections += 1
             with self._lock:
                 self._open.add(connection)

@@ -1,1 +1,1 @@
-"""Other people's configuration files: text in, plain data out. Pure; imports errors and nothing else of ours."""
+"""Other people's configuration files: text in; plain data, findings or text out. Only `disk` touches a file."""

@@ -51,7 +51,7 @@ def compose(*, litellm: LiteLLMService | None = None, ollama: Iterable[OllamaSer
     rows = list(ollama)
     for row in rows:
         services[row.name] = _ollama(row, image)
-    volumes = {row.name: {} for row in rows if row.models is None}
+    volumes: dict[str, Any] = {row.name: {} for row in rows if row.models is None}
     file = {"services": services, **({"volumes": volumes} if volumes else {})}
     return "\n".join([*_lines(file), ""])
 

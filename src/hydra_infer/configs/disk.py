@@ -34,20 +34,28 @@ def write(path: str | os.PathLike[str], text: str, *, was: str | None) -> Path |
     target = Path(path).resolve()  # a link stays one, and what it leads to is replaced
     try:
         if was is None:
-            _claim(target)
-            _replace(target, text, "")
+            _create(target, text)
             return None
-        return _replace(target, text, was) if text != was else _check(target, was)
+        if text == was:
+            _check(target, was)
+            return None
+        return _replace(target, text, was)
     except OSError as error:
         raise ConfigError(f"{target} cannot be written: {error.strerror or error}", hint="nothing was changed") from error
 
 
-def _claim(target: Path) -> None:
-    """An empty file with the permissions that new files have here."""
+def _create(target: Path, text: str) -> None:
+    """An empty file, with the permissions that new files have here, holds the place until the text is there."""
     try:
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileExistsError:
         raise ConfigError(f"{target} is there already", hint="read it first, and give what it said as was=") from None
+    try:
+        _replace(target, text, "")
+    except BaseException:
+        if target.stat().st_size == 0:
+            target.unlink()
+        raise
 
 
 def _replace(target: Path, text: str, was: str) -> Path | None:
@@ -74,24 +82,28 @@ def _check(target: Path, was: str) -> None:
 def _beside(target: Path, text: str) -> Path:
     """The text in a file of its own in the same folder, on the disk, as the target is for permissions and owner."""
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(text.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
     fresh, model = Path(name), target.stat()
-    # Root may be editing a service's own file. Windows has no owners of this kind.
-    if hasattr(os, "chown") and (fresh.stat().st_uid, fresh.stat().st_gid) != (model.st_uid, model.st_gid):
-        os.chown(fresh, model.st_uid, model.st_gid)
-    fresh.chmod(stat.S_IMODE(model.st_mode))
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        # Root may be editing a service's own file. Windows has no owners of this kind.
+        if hasattr(os, "chown") and (fresh.stat().st_uid, fresh.stat().st_gid) != (model.st_uid, model.st_gid):
+            os.chown(fresh, model.st_uid, model.st_gid)
+        fresh.chmod(stat.S_IMODE(model.st_mode))
+    except BaseException:
+        fresh.unlink()
+        raise
     return fresh
 
 
 def _back_up(target: Path, text: str) -> Path:
     """A copy beside it under the first name that is free: a backup is never overwritten."""
-    names = (target.with_name(f"{target.name}.bak{number}") for number in itertools.chain([""], itertools.count(2)))
-    for backup in names:
+    copy = _beside(target, text)
+    for number in itertools.count(1):
+        backup = target.with_name(f"{target.name}.bak{'' if number == 1 else number}")
         with contextlib.suppress(FileExistsError):
             os.close(os.open(backup, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            _beside(target, text).replace(backup)
-            return backup
-    raise AssertionError("counting does not end")
+            break
+    return copy.replace(backup)

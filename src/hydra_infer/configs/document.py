@@ -18,6 +18,8 @@ _WORDS = frozenset("y n yes no on off true false null".split())
 # JSON leaves these as they are, and YAML takes some of them for line breaks and refuses others.
 _RAW = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
+_MANY = 100_000
+
 
 def parse(text: str, where: str) -> Any:
     """The values, as ruamel's dicts and lists that know their lines. `where` names the file in errors.
@@ -28,8 +30,25 @@ def parse(text: str, where: str) -> Any:
 
 
 def nodes(text: str, where: str) -> Any:
-    """The tree of ruamel's nodes, which know where in the text they begin and end; None for a text without any. See parse()."""
-    return _read("compose", text, where)
+    """The tree of ruamel's nodes, which know where in the text they begin and end; None for a text without any.
+
+    Raises what parse() does, and ConfigError for aliases that lead back to themselves, or that written out would be very many.
+    """
+    root = _read("compose", text, where)
+    if root is not None and _size(root, {}) > _MANY:
+        raise ConfigError(f"{where} is not usable YAML: its aliases lead back to themselves, or to more than {_MANY} values")
+    return root
+
+
+def _size(node: Any, known: dict[int, float]) -> float:
+    """How many values there are, aliases written out."""
+    if isinstance(node.value, str):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until it is known: a way back to it has no end
+        parts = (part for item in node.value for part in (item if isinstance(item, tuple) else (item,)))
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _read(how: str, text: str, where: str) -> Any:

@@ -11,45 +11,60 @@ from ..errors import ConfigError
 from .document import flow, nodes, parse
 from .secrets import masked
 
-__all__ = ["Path", "diff", "edit"]
+__all__ = ["KeyPath", "diff", "edit"]
 
 # "model.cache_size", or its parts where a name has dots itself; a number is a place in a list, from 0.
-Path = str | Sequence[str | int]
+KeyPath = str | Sequence[str | int]
 
 
-def edit(text: str, changes: Mapping[Path, Any], *, where: str = "the file") -> str:
+def edit(text: str, changes: Mapping[KeyPath, Any], *, where: str = "the file") -> str:
     """The text with these values. Keys and sections that are not there are added at the end of what they belong to; None
     empties a value and leaves its line. `where` names the file in errors.
 
     Raises ConfigError for what cannot be done without touching something else: a comment inside a list that is replaced, a
     value that other places take over by an alias.
     """
-    expected = _plain(parse(text, where))
-    changed = text
+    nodes(text, where)  # refuses what would have no end, or none in our time
+    data = _plain(parse(text, where))
     for path, value in changes.items():
         parts = tuple(path.split(".")) if isinstance(path, str) else tuple(path)
-        expected = _put(expected, parts, _plain(value), where)
-        changed = _set(changed, parts, value, where)
-    if _plain(parse(changed, where)) != expected or _comments(changed, where) != _comments(text, where):
-        raise ConfigError(
-            f"{where}: {', '.join(map(_said, changes))} cannot be changed without touching something else",
-            hint="an alias, or a comment inside a list that is to be replaced: edit it by hand",
-        )
-    return changed
+        data = _put(data, parts, _plain(value), where)
+        changed = _set(text, parts, value, where)
+        if not _holds(changed, data, _comments(text, where)):
+            raise ConfigError(
+                f"{where}: {_said(parts)} cannot be changed without touching something else",
+                hint="an alias of it, or a comment inside a list that is to be replaced: edit it by hand",
+            )
+        text = changed
+    return text
+
+
+def _holds(text: str, data: Any, comments: list[str]) -> bool:
+    """Whether the text says this and nothing else, with these comments."""
+    try:
+        return _plain(parse(text, "")) == data and _comments(text, "") == comments
+    except ConfigError:
+        return False  # an alias of what is gone, for example
 
 
 def diff(old: str, new: str, *, name: str = "config.yml") -> str:
     """What changes from `old` to `new`, as a unified diff, secrets hidden; empty where nothing does."""
-    before, after = old.split("\n"), new.split("\n")
-    shown = dict(zip(before, masked(old).split("\n"), strict=True)) | dict(zip(after, masked(new).split("\n"), strict=True))
+    before, after = _lines(old), _lines(new)
+    shown = dict(zip(before, _lines(masked(old)), strict=True)) | dict(zip(after, _lines(masked(new)), strict=True))
     # The lines are compared as they are, and shown without secrets: a changed key shows that it changed.
     lines = difflib.unified_diff(before, after, name, name, lineterm="")
     return "".join(f"{line[0]}{shown.get(line[1:], line[1:])}\n" for line in lines)
 
 
+def _lines(text: str) -> list[str]:
+    *lines, last = text.split("\n")
+    return [*lines, last, "\\ No newline at the end"] if last else lines
+
+
 def _set(text: str, path: tuple[str | int, ...], value: Any, where: str) -> str:
     """The text with one value, put where it stands or where it belongs."""
-    at, key, node = 0, None, nodes(text, where)
+    key: Any = None
+    at, node = 0, nodes(text, where)
     while at < len(path) and (found := _child(node, path[at])) is not None:
         key, node = found
         at += 1
@@ -62,7 +77,7 @@ def _set(text: str, path: tuple[str | int, ...], value: Any, where: str) -> str:
         return _after(text, len(text), "", rest, value)
     if not isinstance(node.value, str) and node.flow_style:
         inner = flow(_nested(rest[1:], value))
-        return _splice(text, node.end_mark.index - 1, f"{', ' if node.value else ''}{rest[0]}: {inner}")
+        return _splice(text, node.end_mark.index - 1, f"{', ' if node.value else ''}{flow(rest[0])}: {inner}")
     if isinstance(node.value, list) and node.value:
         return _after(text, _end(text, key, node), " " * node.value[0][0].start_mark.column, rest, value)
     return _after(text, _end(text, key, node), " " * (key.start_mark.column + 2), rest, value)
@@ -74,7 +89,7 @@ def _replace(text: str, key: Any, node: Any, value: Any, where: str, path: tuple
         if node.value and isinstance(node.value[0], tuple):
             raise ConfigError(f"{where}: {_said(path)} is a table", hint="change its keys one by one")
         start = _colon(text, key)
-    elif start == end and key is not None:
+    elif _is_unwritten(node) and key is not None:
         start = end = _colon(text, key)
     else:
         # The space before the value is the file's own.
@@ -98,9 +113,14 @@ def _end(text: str, key: Any, node: Any) -> int:
     if isinstance(node.value, list) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(text, *last) if isinstance(last, tuple) else _end(text, None, last)
-    if node.start_mark.index == node.end_mark.index and key is not None:
+    if _is_unwritten(node) and key is not None:
         return _colon(text, key)
     return int(node.end_mark.index)
+
+
+def _is_unwritten(node: Any) -> bool:
+    # Its marks may have the comments that follow between them.
+    return node.value == "" and not node.style
 
 
 def _colon(text: str, key: Any) -> int:
@@ -161,12 +181,13 @@ def _scalars(node: Any) -> Iterator[tuple[int, int]]:
     if node is None:
         return
     if isinstance(node.value, str):
-        yield node.start_mark.index, node.end_mark.index
+        if not _is_unwritten(node):
+            yield node.start_mark.index, node.end_mark.index
         return
     for item in node.value:
         for part in item if isinstance(item, tuple) else (item,):
             yield from _scalars(part)
 
 
-def _said(path: Path) -> str:
-    return path if isinstance(path, str) else ".".join(map(str, path))
+def _said(path: Sequence[str | int]) -> str:
+    return ".".join(map(str, path))

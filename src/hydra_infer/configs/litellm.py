@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError, MissingExtra
+from ..errors import ConfigError
+from .document import line_of, parse
 
 __all__ = ["Deployment", "LiteLLMConfig", "read_litellm"]
 
@@ -79,23 +80,7 @@ def read_litellm(text: str, where: str, environment: Mapping[str, str]) -> LiteL
 
     Raises ConfigError with file and line, MissingExtra where ruamel.yaml is not installed.
     """
-    return _Reader(where, environment).read(_parse(text, where))
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        from ruamel.yaml import YAML
-        from ruamel.yaml.error import MarkedYAMLError, YAMLError
-    except ModuleNotFoundError as error:
-        raise MissingExtra("ruamel.yaml is not installed", hint="pip install 'hydra-infer[config]'") from error
-    try:
-        return YAML(typ="rt").load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{line} is not usable YAML: {error.problem}") from error
-    except (YAMLError, RecursionError) as error:
-        raise ConfigError(f"{where} is not usable YAML: {error}") from error
+    return _Reader(where, environment).read(parse(text, where))
 
 
 class _Reader:
@@ -104,6 +89,7 @@ class _Reader:
     def __init__(self, where: str, environment: Mapping[str, str]) -> None:
         self._where, self._environment = where, dict(environment)
         self._warnings: list[str] = []
+        self._orders: dict[str, list[Any]] = {}
 
     def read(self, root: Any) -> LiteLLMConfig:
         if not isinstance(root, dict):
@@ -163,17 +149,22 @@ class _Reader:
             kind=kind,
             url=self._text(params, base) if base else _BASES[provider],
             local_name=local_name or model,
-            line=_line(params, "model"),
+            line=line_of(params, "model"),
             api_key=self._text(params, "api_key") if params.get("api_key") else None,
             context=self._context(kind, group, row, params),
             options=self._options(group, row, params),
         )
 
     def _options(self, group: str, row: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-        taken = {"model", "api_base", "base_url", "api_key", "custom_llm_provider", "num_ctx", *_OPTIONS}
+        taken = {"model", "api_base", "base_url", "api_key", "custom_llm_provider", "num_ctx", "order", *_OPTIONS}
         for key in params:
             if key not in taken:
                 self._warn(params, key, f"{key} of {group!r} was not taken over")
+        if "order" in params:
+            before = self._orders.setdefault(group, [])
+            if before and params["order"] < before[-1]:
+                self._warn(params, "order", f"order of {group!r} was not taken over: here the file's order counts")
+            before.append(params["order"])
         info = row.get("model_info")
         prices = {key: info[key] for key in _OPTIONS if "cost" in key and key in info} if isinstance(info, dict) else {}
         given = {key: value for key, value in {**prices, **params}.items() if key in _OPTIONS and value is not None}
@@ -212,6 +203,8 @@ class _Reader:
         asked = str(section.get("routing_strategy") or "simple-shuffle")  # LiteLLM's own default
         if asked not in _STRATEGIES:
             self._warn(section, "routing_strategy", f"{asked!r} has no counterpart here: it became 'least-busy'")
+        if asked == "simple-shuffle" and self._orders:
+            return "ordered"
         return _STRATEGIES.get(asked, "least-busy")
 
     def _aliases(self, section: dict[str, Any], groups: set[str]) -> dict[str, str]:
@@ -265,17 +258,11 @@ class _Reader:
         return self._environment[name]
 
     def _wrong(self, table: Any, key: str, what: str, hint: str | None = None) -> ConfigError:
-        return ConfigError(f"{self._where}:{_line(table, key)}: {key} {what}", hint=hint)
+        return ConfigError(f"{self._where}:{line_of(table, key)}: {key} {what}", hint=hint)
 
     def _warn(self, table: Any, key: Any, what: str) -> None:
-        self._warnings.append(f"{self._where}:{_line(table, key)}: {what}")
+        self._warnings.append(f"{self._where}:{line_of(table, key)}: {what}")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _line(table: Any, key: Any) -> int:
-    """The line of a key, counted from 1; of the table where the key is missing."""
-    place = table.lc.data or {}
-    return int(place[key][0] if key in place else table.lc.line) + 1

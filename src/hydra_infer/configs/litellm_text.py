@@ -51,7 +51,12 @@ def litellm_text(config: LiteLLMConfig, *, embeddings: Collection[str] = ()) -> 
         order = seen[one.group] if config.strategy == "ordered" and sizes[one.group] > 1 else None
         lines += _deployment(one, order, one.group in embeddings)
     lines += ["", "router_settings:", *_block(_settings(config, max(sizes.values(), default=1)), "  ")]
-    lines += ["", "general_settings:", "  # LiteLLM does not start where it is empty or well known.", "  master_key: os.environ/LITELLM_MASTER_KEY"]
+    lines += [
+        "",
+        "general_settings:",
+        "  # LiteLLM does not start where it is empty or well known.",
+        "  master_key: os.environ/LITELLM_MASTER_KEY",
+    ]
     return "\n".join([*lines, ""])
 
 
@@ -82,7 +87,9 @@ def _deployment(one: Deployment, order: int | None, embeds: bool) -> Iterator[st
 
 def _model(one: Deployment, embeds: bool) -> str:
     if one.kind not in _PROVIDERS:
-        raise ConfigError(f"{one.group}: {one.kind!r} is no server that LiteLLM could ask", hint=f"one of {', '.join(_PROVIDERS)}")
+        raise ConfigError(
+            f"{one.group}: {one.kind!r} is no server that LiteLLM could ask", hint=f"one of {', '.join(_PROVIDERS)}"
+        )
     # ollama_chat/ is /api/chat, with tools and honest finish reasons; embeddings are there under ollama/ alone.
     provider = "ollama" if one.kind == "ollama" and embeds else _PROVIDERS[one.kind]
     return f"{provider}/{one.local_name}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
+from .secrets import is_secret
 
 __all__ = ["OllamaService", "TabbyService"]
 
@@ -47,6 +48,10 @@ class TabbyService:
         for path in (self.folder, self.python, *filter(None, (self.config,)), *self.mounts, *self.prestart[:1]):
             if not path.startswith("/"):
                 raise ConfigError(f"{self.name}: {path!r} is not an absolute path", hint="a service has no home to start from")
+        for variable in filter(is_secret, self.environment):
+            raise ConfigError(
+                f"{self.name}: everybody on the machine can read a unit's {variable}", hint="EnvironmentFile= in a drop-in"
+            )
         for key in ("prestart_seconds", "load_seconds", "stop_seconds", "restart_seconds", "attempts"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{self.name}: {key}={getattr(self, key)!r} must be 1 or more")
@@ -92,7 +97,9 @@ class OllamaService:
 
     def __post_init__(self) -> None:
         if not _DURATION.fullmatch(self.keep_alive):
-            raise ConfigError(f"{self.name}: keep_alive={self.keep_alive!r} is no duration", hint='"10m", "1h30m", or "-1" for ever')
+            raise ConfigError(
+                f"{self.name}: keep_alive={self.keep_alive!r} is no duration", hint='"10m", "1h30m", or "-1" for ever'
+            )
         for key in ("parallel", "context", "max_loaded", "port"):
             value = getattr(self, key)
             if value is not None and value < 1:

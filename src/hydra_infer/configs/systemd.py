@@ -14,8 +14,8 @@ __all__ = ["Sections", "environment", "ollama_dropin", "sections", "tabby_unit"]
 Sections = Mapping[str, Mapping[str, str | int | list[str]]]
 
 _WHY = {
-    "StartLimitIntervalSec": "StartLimitBurst whole failures fit in, each with its wait, load, stop and rest, and one more: then\n"
-    "# systemd gives up, until `systemctl reset-failed`.",
+    "StartLimitIntervalSec": "So many whole failures fit in, each with its wait, load, stop and rest, and one more:\n"
+    "# then systemd gives up, until `systemctl reset-failed`.",
     "Restart": "Always: with its port and the next one taken TabbyAPI ends with status 0.",
     "TimeoutStartSec": "Bounds ExecStartPre alone: the model loads after the start.",
     "LimitMEMLOCK": "As TabbyAPI's own container has them.",
@@ -67,6 +67,9 @@ def sections(service: TabbyService) -> Sections:
 
 def environment(variables: Mapping[str, str]) -> list[str]:
     """NAME=value words, as Environment= reads them."""
+    for name in variables:
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            raise ConfigError(f"{name!r} is no name for an environment variable")
     return [_word(f"{name}={value}") for name, value in variables.items()]
 
 
@@ -90,7 +93,7 @@ def _command(words: Iterable[str]) -> str:
 
 def _word(word: str) -> str:
     """One word as systemd.syntax(7) reads it: in quotes where it has spaces and the like."""
-    text = _line(word)
+    text = _printable(word)
     if re.fullmatch(r"[^\s\"'\\;]+", text):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
@@ -98,7 +101,14 @@ def _word(word: str) -> str:
 
 
 def _line(text: str) -> str:
-    """A value that is taken to the line's end: % begins a specifier, and a line break would begin another setting."""
-    if not text.isprintable() or text != text.strip() or text.endswith("\\"):
+    """A value that is taken to the line's end as it stands; a backslash there would join the next line to it."""
+    if text != text.strip() or text.endswith("\\"):
+        raise ConfigError(f"{text!r} cannot stand in a unit", hint="no space around it, and no backslash at its end")
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    """A line break would begin another setting, and % begins a specifier."""
+    if not text.isprintable():
         raise ConfigError(f"{text!r} cannot stand in a unit", hint="one line of printable characters")
     return text.replace("%", "%%")

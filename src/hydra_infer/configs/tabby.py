@@ -20,7 +20,7 @@ from .tabby_values import nearest, taken
 
 __all__ = ["lint"]
 
-_REWRITE = "TabbyAPI takes it for an old file and rewrites it at start: comments and unknown keys are lost (config.yml.bak has them)"
+_REWRITE = "the file is taken for an old one and rewritten at start: comments and unknown keys are left in config.yml.bak alone"
 
 
 def lint(text: str, *, per_model: bool = False, version: str | None = None) -> list[Finding]:
@@ -79,11 +79,13 @@ class _Linter:
         elif value is not None:  # an empty value is an unset one
             try:
                 self._values[path], self._lines[path] = taken(key, value), line
-            except ValueError as error:
+            except ConfigError as error:
                 better = nearest(key, value)
                 paste = None if better is None else _paste(path, better)
+                if key.words and better is not None:  # what else the file says is judged by what was meant
+                    self._values[path], self._lines[path] = taken(key, better), line
                 ending = key.otherwise if key.otherwise != _consequence(False) else _consequence(self._per_model)
-                yield Finding(line, path, "wrong", f"{error}; {ending}", paste)
+                yield Finding(line, path, "wrong", f"{error.message}; {ending}", paste)
 
     def _stray(self, section: str, name: Any, value: Any, line: int) -> Iterator[Finding]:
         """A key that this section, or the file's top, does not have."""
@@ -106,7 +108,7 @@ class _Linter:
 
     def _old_logging(self, path: str, name: str, value: Any, line: int) -> Iterator[Finding]:
         known = f"logging.{name}" in KEYS
-        why = _REWRITE if known or path not in GONE else f"{GONE[path].why}, and {_REWRITE}"
+        why = _REWRITE if known or path not in GONE else f"{GONE[path].why}; {_REWRITE}"
         yield Finding(line, path, "dangerous", why, _paste(f"logging.{name}", value) if known else None)
 
 

@@ -15,6 +15,14 @@ from .tabby_keys import KEYS, OWNER, RESERVE_EVERYWHERE
 __all__ = ["Said", "sense"]
 
 _HOME = ("127.0.0.1", "localhost", "::1")
+_STEPS = ("draft_num_tokens", "dynamic_draft")
+# What each way of drafting reads of the section, beside draft_mode.
+_DRAFTING: Mapping[str, tuple[str, ...]] = {
+    "model": ("draft_model_dir", "draft_model_name", "draft_cache_mode", "draft_gpu_split", *_STEPS),
+    "mtp": ("draft_cache_mode", "draft_gpu_split", *_STEPS),
+    "ngram": ("ngram_match_min", *_STEPS),
+    "disabled": (),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,9 @@ class Said:
 
     def wrong(self, key: str, why: str, instead: str | None = None) -> Finding:
         return Finding(self.lines[key], key, "wrong", why, instead)
+
+    def dangerous(self, key: str, why: str, instead: str) -> Finding:
+        return Finding(self.lines[key], key, "dangerous", why, instead)
 
 
 def sense(said: Said) -> Iterator[Finding]:
@@ -78,11 +89,8 @@ def _splits(said: Said) -> Iterator[Finding]:
     if reserved and manual:
         yield said.inert("model.autosplit_reserve", f"{by_hand}: what it leaves free is what you left out of it")
     elif reserved and tensor and (said.version is None or said.version < RESERVE_EVERYWHERE):
-        yield said.inert(
-            "model.autosplit_reserve",
-            f"{by_rank}, and TabbyAPI before {RESERVE_EVERYWHERE} then reserves 96 MB only; from then on it counts",
-            None,
-        )
+        why = f"{by_rank}, and TabbyAPI before {RESERVE_EVERYWHERE} then reserves 96 MB only; from then on it counts"
+        yield said.inert("model.autosplit_reserve", why)
 
 
 def _units(said: Said) -> Iterator[Finding]:
@@ -90,9 +98,7 @@ def _units(said: Said) -> Iterator[Finding]:
     # A card has 4 to 200 GB; nobody reserves less than 32 MB or splits by the terabyte.
     if any(0 < size < 32 for size in reserve):
         better = [round(size * 1024) if 0 < size < 32 else size for size in reserve]
-        yield said.wrong(
-            "model.autosplit_reserve", "these are MB, and look like GB", f"model:\n  autosplit_reserve: {better}"
-        )
+        yield said.wrong("model.autosplit_reserve", "these are MB, and look like GB", f"model:\n  autosplit_reserve: {better}")
     if any(size >= 1024 for size in split):
         better = [round(size / 1024, 2) if size >= 1024 else size for size in split]
         yield said.wrong("model.gpu_split", "these are GB, and look like MB", f"model:\n  gpu_split: {better}")
@@ -118,28 +124,24 @@ def _room(said: Said) -> Iterator[Finding]:
 def _drafting(said: Said) -> Iterator[Finding]:
     if said.per_model and "draft_model.draft_mode" not in said:
         return  # config.yml decides
-    mode, named = said["draft_model.draft_mode"], said.per_model or "draft_model.draft_model_name" in said
-    reads = {
-        "model": ("draft_cache_mode", "draft_gpu_split", "draft_model_dir", "draft_model_name") if named else (),
-        "mtp": ("draft_cache_mode", "draft_gpu_split"),
-        "ngram": ("ngram_match_min",),
-        "disabled": (),
-    }[mode] + (("draft_num_tokens", "dynamic_draft") if mode != "disabled" and (named or mode != "model") else ())
-    why = "without draft_model_name there is no drafting" if mode == "model" and not named else f"draft_mode is {mode}"
+    mode = said["draft_model.draft_mode"]
+    off = mode == "model" and "draft_model.draft_model_name" not in said and not said.per_model
+    why = "without draft_model_name there is no drafting" if off else f"draft_mode is {mode}"
+    reads = () if off else _DRAFTING[mode]
     for path in said.values:
         section, _, name = path.partition(".")
-        if section == "draft_model" and name not in (*reads, "draft_mode") and KEYS[path].inert is None and said.changed(path):
+        if section == "draft_model" and name not in ("draft_mode", *reads) and KEYS[path].inert is None and said.changed(path):
             yield said.inert(path, why)
     if mode == "ngram" and said["draft_model.ngram_match_min"] < 1:
-        yield said.wrong("draft_model.ngram_match_min", "must be 1 or more: the model does not load", "draft_model:\n  ngram_match_min: 2")
-    if "draft_gpu_split" in reads and said["draft_model.draft_gpu_split"] and not said["model.gpu_split"] and not said.per_model:
-        yield Finding(
-            said.lines["draft_model.draft_gpu_split"],
-            "draft_model.draft_gpu_split",
-            "dangerous",
-            'without model.gpu_split the load fails: "Cannot specify both memory usage and memory reserve."',
-            "draft_model:\n  draft_gpu_split: []",
-        )
+        better = "draft_model:\n  ngram_match_min: 2"
+        yield said.wrong("draft_model.ngram_match_min", "must be 1 or more: the model does not load", better)
+
+
+def _draft_cards(said: Said) -> Iterator[Finding]:
+    drafts = said["draft_model.draft_mode"] == "mtp" or "draft_model.draft_model_name" in said
+    if said["draft_model.draft_gpu_split"] and drafts and not said["model.gpu_split"] and not said.per_model:
+        why = 'without model.gpu_split the load fails: "Cannot specify both memory usage and memory reserve."'
+        yield said.dangerous("draft_model.draft_gpu_split", why, "draft_model:\n  draft_gpu_split: []")
 
 
 def _defaults(said: Said) -> Iterator[Finding]:
@@ -151,13 +153,8 @@ def _defaults(said: Said) -> Iterator[Finding]:
 def _open_door(said: Said) -> Iterator[Finding]:
     host = said["network.host"]
     if said["network.disable_auth"] and host not in _HOME:
-        yield Finding(
-            said.lines["network.disable_auth"],
-            "network.disable_auth",
-            "dangerous",
-            f"whoever reaches {host} may load and unload models, and download into model_dir",
-            "network:\n  disable_auth: false",
-        )
+        why = f"whoever reaches {host} may load and unload models, and download into model_dir"
+        yield said.dangerous("network.disable_auth", why, "network:\n  disable_auth: false")
 
 
 _RULES: tuple[Callable[[Said], Iterator[Finding]], ...] = (
@@ -167,6 +164,7 @@ _RULES: tuple[Callable[[Said], Iterator[Finding]], ...] = (
     _units,
     _room,
     _drafting,
+    _draft_cards,
     _defaults,
     _open_door,
 )

@@ -15,10 +15,11 @@ from .names import aliases_of, check_names, fallbacks_of
 from .source import Source, near
 
 if TYPE_CHECKING:
+    from ..ops.doctor.report import Report
     from ..router import Router
     from .render import Rendering
     from .report import FleetPlan
-    from .schema import FleetFile, Server
+    from .schema import FleetFile, Model, Server
 
 __all__ = ["Fleet"]
 
@@ -59,6 +60,16 @@ class Fleet:
         """Their names, in the order of the file."""
         return tuple(self._file.servers)
 
+    @property
+    def path(self) -> Path:
+        """The file it was made from."""
+        return self._source.path
+
+    @property
+    def tables(self) -> FleetFile:
+        """The file's tables, checked."""
+        return self._file
+
     def __repr__(self) -> str:
         return f"<Fleet {self._source.path}: {', '.join(self.servers)}>"
 
@@ -96,11 +107,18 @@ class Fleet:
 
         return forecast(self._file, self._source)
 
+    def doctor(self, **options: Any) -> Report:
+        """What is wrong with it now, and what mends that: hydra_infer.doctor(fleet) with its options. Reads only."""
+        from ..ops.doctor.doctor import examine  # upwards, as Router.from_file: the short name for the same thing
+
+        return examine(self._file, self._source, self._backend, **options)
+
     def rendering(self, out: str | os.PathLike[str]) -> Rendering:
         """What render() would write: `.files`, their `.diff` from what is in `out` now, `.replaces`, `.write()`."""
-        from .render import render
+        from .render import compared
+        from .texts import texts
 
-        return render(self._file, self.plan(), Path(out))
+        return compared(*texts(self._file, self.plan()), Path(out))
 
     def render(self, out: str | os.PathLike[str]) -> Rendering:
         """Write the configuration of every server, and of what stands around them, into the folder `out`; no key is in it.
@@ -115,14 +133,18 @@ class Fleet:
     def _backend(self, name: str, **keys: str | None) -> Backend:
         server = self._file.servers[name]
         options = {option: value for option in _OPTIONS if (value := getattr(server, option)) is not None}
-        models: dict[str, Any] | None = None
+        models = None
         if server.models is not None:
-            models = {said: {"name": one.name or said, "context": one.context} for said, one in server.models.items()}
+            models = {said: _local(server, said, model) for said, model in server.models.items()}
         make = getattr(Backend, server.kind)
-        folder = None if server.model_dir is None else str(self._source.folder / Path(server.model_dir).expanduser())
+        folder = None if server.model_dir is None else self._source.folder / Path(server.model_dir).expanduser()
+        # One that is on the server's machine alone cannot be looked into before a load.
+        model_dir = str(folder) if folder is not None and folder.is_dir() else None
         given = {which: key for which, key in keys.items() if key is not None}
         try:
-            row: Backend = make(self._urls.get(name, server.url), models=models, name=name, model_dir=folder, **given, **options)
+            row: Backend = make(
+                self._urls.get(name, server.url), models=models, name=name, model_dir=model_dir, **given, **options
+            )
         except ConfigError as error:
             raise self._source.wrong(("servers", name), f"cannot be: {error.message}", error.hint) from error
         return row
@@ -132,3 +154,9 @@ class Fleet:
         from .forecast import server_cards
 
         return server_cards(self._file, server) or None
+
+
+def _local(server: Server, said: str, model: Model) -> dict[str, Any]:
+    """A model as Backend takes it. Only TabbyAPI is told a cache with each load; Ollama has one for all it loads."""
+    cache = model.cache if server.kind == "tabby" else None
+    return {"name": model.name or said, "context": model.context, "cache": cache, "tags": model.tags}

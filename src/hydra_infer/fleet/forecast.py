@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import HydraError
+from ..errors import ConfigError, HydraError
 from ..hardware import host as machine
 from ..hardware import nvml
 from ..hardware.gpu import Gpu
 from ..models.spec import ModelSpec
 from ..planner.report import Plan
-from ..planner.request import cards_of
 from ..planning import plan
 from ..transport.foresight import gguf_name
 from ..units import Size, gib
 from .names import format_of, models_of
 from .report import FleetPlan, HostPlan, Row
-from .residence import Residence, Tenant
-from .schema import Card, Draft, FleetFile, Host, Model, Server
+from .residence import Residence, Tenant, gpu_of
+from .schema import Draft, FleetFile, Host, Model, Server
 from .source import Source
 
 __all__ = ["forecast", "server_cards"]
@@ -35,18 +34,17 @@ def forecast(file: FleetFile, source: Source) -> FleetPlan:
             server.host or "", server_name, model_name, model.name or model_name, model.context or server.context, model.cache
         )
         if server.host not in places:
-            rows.append(replace(row, error=f"{server_name} has no host: whose cards are named"))
+            rows.append(replace(row, error=f"{server_name} is on no host whose cards are named"))
             continue
         place = places[server.host]
         try:
             memory = _plan(server, row, model, place, source) if model.takes is None else gib(model.takes)
+            tenant = Tenant(server_name, server.kind, model_name, memory, _numbers(server, place))
         except HydraError as error:
             rows.append(replace(row, error=str(error)))
             continue
-        tenant = Tenant(server_name, server.kind, model_name, memory, _numbers(server, place))
-        row = _judged(row, memory, fits=place.holds([tenant]))
-        rows.append(row)
-        if row.fits:
+        rows.append(_judged(row, memory, fits=place.holds([tenant])))
+        if rows[-1].fits:
             tenants[server.host].append(tenant)
     hosts = tuple(_host_plan(name, place, tenants[name]) for name, place in places.items())
     unlisted = tuple(name for name, server in file.servers.items() if server.models is None)
@@ -64,30 +62,35 @@ def server_cards(file: FleetFile, server: Server) -> tuple[Gpu, ...]:
     if server.host is None or file.hosts[server.host].cards is None:
         return ()
     place = _residence(file.hosts[server.host])
-    return tuple(place.cards[number] for number in _numbers(server, place))
+    return tuple(place.cards[number] for number in _wanted(server, place) if number < len(place.cards))
 
 
 def _residence(host: Host) -> Residence:
     if host.here:
         ram = machine.host_memory().available if host.ram is None else gib(host.ram)
         return Residence(tuple(nvml.gpus(empty=True)), ram)
-    return Residence(tuple(_gpu(card) for card in host.cards or ()), None if host.ram is None else gib(host.ram))
+    return Residence(tuple(gpu_of(card) for card in host.cards or ()), None if host.ram is None else gib(host.ram))
 
 
-def _gpu(card: Card) -> Gpu:
-    if card.memory is None and card.free is None and card.bandwidth is None:
-        return cards_of(card.name)[0]
-    return Gpu(card.name, memory=card.memory, free=card.free, bandwidth=card.bandwidth)
+def _wanted(server: Server, place: Residence) -> Sequence[int]:
+    return range(len(place.cards)) if server.use_cards is None else server.use_cards
 
 
 def _numbers(server: Server, place: Residence) -> tuple[int, ...]:
-    wanted = range(len(place.cards)) if server.use_cards is None else server.use_cards
-    return tuple(number for number in wanted if number < len(place.cards))
+    """The positions of its cards. Raises ConfigError for one that is not there: "this machine" has what it has."""
+    wanted = _wanted(server, place)
+    if missing := [number for number in wanted if number >= len(place.cards)]:
+        raise ConfigError(
+            f"use_cards: there is no card {missing[0]} on {server.host}", hint="counted from 0, as hydra-infer gpus"
+        )
+    return tuple(wanted)
 
 
 def _plan(server: Server, row: Row, model: Model, place: Residence, source: Source) -> Plan:
     files, imagined = _files(server, row.local_name, model.config, source)
     asked = {name: getattr(model, name) for name in ("cache", "split", "gpu_split", "reserve", "slots", "chunk")}
+    if server.kind == "ollama":  # it keeps the context as often as it answers at once
+        asked["slots"] = model.slots or server.max_parallel
     planned = plan(
         files,
         gpus=[place.cards[number] for number in _numbers(server, place)],

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["key_of", "warn_of_literals"]
 
 _FIELDS = ("api_key", "admin_key")
-# Somebody may have written the key itself here; TabbyAPI's are lower-case, so a name of this form is safe to show.
-_SHOWN = re.compile(r"[A-Z_][A-Z0-9_]*")
+# Somebody may have written the key itself where its variable's name belongs: only what no key looks like is shown.
+_NAME = re.compile(r"[A-Z]+(_[A-Z0-9]+)*")
 
 
 def key_of(file: FleetFile, source: Source, server: str, which: str, environment: Mapping[str, str]) -> str | None:
@@ -32,8 +32,8 @@ def key_of(file: FleetFile, source: Source, server: str, which: str, environment
         return None if key is None else key.literal
     if key.env is not None:
         if not environment.get(key.env):
-            name = f"{key.env} " if _SHOWN.fullmatch(key.env) else ""
-            raise source.wrong((*field, "env"), f"is an environment variable that is not set: {name}".rstrip(": "))
+            name = f": {key.env}" if _NAME.fullmatch(key.env) else ""
+            raise source.wrong((*field, "env"), f"is an environment variable that is not set{name}")
         return environment[key.env]
     return _from_file(source, (*field, "file"), key.file or "")
 

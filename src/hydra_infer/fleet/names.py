@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
+from ..errors import ConfigError, HydraError
 from ..planner.cache import rate_of
+from .residence import gpu_of
 from .source import Source, near
 
 if TYPE_CHECKING:
-    from .schema import FleetFile, Model, Server
+    from .schema import FleetFile, Host, Model, Server
 
 __all__ = ["aliases_of", "check_names", "fallbacks_of", "format_of", "models_of"]
 
@@ -42,12 +43,29 @@ def fallbacks_of(file: FleetFile) -> dict[str, list[str]]:
 
 def check_names(file: FleetFile, source: Source) -> None:
     """Raises ConfigError, with file and line, for a name that nothing answers to and one that means two things."""
+    for name, host in file.hosts.items():
+        _check_cards(source, name, host)
     for name, server in file.servers.items():
+        _check_kind(source, name, server)
         _check_host(file, source, name, server)
     for server_name, server, model, row in models_of(file):
         _check_model(source, ("servers", server_name, "models", model), server, row)
     _check_aliases(file, source)
     _check_fallbacks(file, source)
+
+
+def _check_cards(source: Source, name: str, host: Host) -> None:
+    for number, card in enumerate(host.cards or () if not host.here else ()):
+        try:
+            gpu_of(card)
+        except HydraError as error:
+            raise source.wrong(("hosts", name, "cards", number), f"is no card: {error.message}", error.hint) from error
+
+
+def _check_kind(source: Source, name: str, server: Server) -> None:
+    for field in ("service", "admin_key"):
+        if getattr(server, field) is not None and server.kind != "tabby":
+            raise source.wrong(("servers", name, field), f"is for kind tabby, and this is {server.kind}")
 
 
 def _check_host(file: FleetFile, source: Source, name: str, server: Server) -> None:

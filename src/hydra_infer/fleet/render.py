@@ -1,21 +1,16 @@
-"""Other programs' configuration files, written from a fleet: compared with what is there first, and backed up."""
+"""Files to be, compared with what is there first and backed up when they are written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from ..configs.disk import read, write
 from ..configs.edit import diff
 from ..errors import ConfigError
-from .report import FleetPlan
-from .schema import FleetFile, Server
 
-__all__ = ["Rendered", "Rendering", "render"]
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+__all__ = ["Rendered", "Rendering", "compared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,49 +51,17 @@ class Rendering:
         """
         backups = []
         for file in self.files:
-            file.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"{file.path.parent} cannot be made: {error.strerror}") from error
             backups.append(write(file.path, file.text, was=file.was))
         return tuple(backup for backup in backups if backup is not None)
 
 
-def render(file: FleetFile, planned: FleetPlan, out: Path) -> Rendering:
-    """Every file as it should be; no key is in any of them. Raises DoesNotFit for a model that does not fit its server."""
-    texts: dict[str, str] = {}
-    notes: list[str] = []
-    for name, server in file.servers.items():
-        if server.kind == "tabby":
-            texts |= {f"{name}/{place}": text for place, text in _tabby(name, server, planned, notes)}
-    files = tuple(_rendered(out, place, text) for place, text in texts.items())
-    return Rendering(files, tuple(notes))
-
-
-def _tabby(name: str, server: Server, planned: FleetPlan, notes: list[str]) -> Iterator[tuple[str, str]]:
-    """config.yml for the first model, which is loaded at the start, and a tabby_config.yml for the folder of each one: what is
-    loaded later takes nothing from config.yml."""
-    rows = [row for row in planned.rows if row.server == name]
-    notes += [f"{row.model} on {name} has no configuration: {row.error}" for row in rows if row.plan is None]
-    for row in rows:
-        if row.plan is None:
-            continue
-        if server.model_dir is None:
-            raise ConfigError(f"{name} has no model_dir:, and TabbyAPI's configuration names it")
-        text = row.plan.tabby_config()
-        if row is rows[0]:
-            yield "config.yml", text + _network(server)
-        yield f"models/{row.local_name}/tabby_config.yml", _for_folder(text)
-
-
-def _network(server: Server) -> str:
-    """Where it listens. A file without it means 127.0.0.1:5000, which no other machine reaches."""
-    address = urlsplit(server.url if "://" in server.url else f"http://{server.url}")
-    host = "127.0.0.1" if address.hostname in _LOOPBACK else "0.0.0.0"
-    return f"network:\n  host: {host}\n  port: {address.port or 5000}\n"
-
-
-def _for_folder(text: str) -> str:
-    """Without the place of the model, which is where this file lies."""
-    lines = [line for line in text.splitlines() if not line.startswith(("  model_dir:", "  model_name:"))]
-    return "\n".join(lines) + "\n"
+def compared(texts: Mapping[str, str], notes: Iterable[str], out: Path) -> Rendering:
+    """The texts, by place in the folder `out`, beside what is there now."""
+    return Rendering(tuple(_rendered(out, place, text) for place, text in texts.items()), tuple(notes))
 
 
 def _rendered(out: Path, place: str, text: str) -> Rendered:

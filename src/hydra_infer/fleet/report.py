@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html as markup
 import json
 from dataclasses import dataclass
 from typing import Any
 
+from .. import table
 from ..hardware.gpu import Gpu
 from ..planner.report import Plan
 from ..planner.verdict import verdict
@@ -120,11 +122,22 @@ class FleetPlan:
         return f"<FleetPlan of {len(self.rows)} models, {sum(bool(row.fits) for row in self.rows)} fit>"
 
     def __str__(self) -> str:
-        table = [("model", "server", "context", "cache", "fits", "needed", "loading it evicts", ""), *map(_cells, self.rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [_padded(line, widths) for line in table]
-        lines += [f"{name}: asked for its models when it is used, and not planned" for name in self.unlisted]
-        return "\n".join([*lines, "", *map(str, self.hosts)])
+        cells = [_HEAD, *map(_cells, self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return "\n".join([*(_padded(line, widths) for line in cells), *self._notes()])
+
+    def _notes(self) -> list[str]:
+        unlisted = [f"{name}: asked for its models when it is used, and not planned" for name in self.unlisted]
+        return [*unlisted, "", *map(str, self.hosts)]
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        no = [place for place, row in enumerate(self.rows, 1) if row.fits is False]
+        rows = table.html([_HEAD, *map(_cells, self.rows)], right=_FIGURES, no=no)
+        return {"text/plain": str(self), "text/html": f"{rows}<pre>{markup.escape(chr(10).join(self._notes()))}</pre>"}
+
+
+_HEAD = ("model", "server", "context", "cache", "fits", "needed", "loading it evicts", "")
+_FIGURES = (2, 3, 5)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -141,7 +154,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _padded(line: tuple[str, ...], widths: list[int]) -> str:
     """Names stand left, figures right."""
     cells = [
-        cell.rjust(width) if i in (2, 3, 5) else cell.ljust(width)
+        cell.rjust(width) if i in _FIGURES else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(line, widths, strict=True))
     ]
     return "  ".join(cells).rstrip()

@@ -6,14 +6,20 @@ keeps up to three models per card, and lets a further one in where its file and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..hardware.gpu import Gpu
 from ..planner.report import Plan
+from ..planner.request import cards_of
 from ..units import Size
 
-__all__ = ["Residence", "Tenant"]
+if TYPE_CHECKING:
+    from .schema import Card
+
+__all__ = ["Residence", "Tenant", "gpu_of"]
 
 _OLLAMA_PER_CARD, _OLLAMA_SHARE = 3, 0.8
 
@@ -41,12 +47,15 @@ class Residence:
 
     def holds(self, tenants: Sequence[Tenant]) -> bool:
         """Whether these fit at the same time, loaded in this order."""
-        free, ram = [card.free for card in self.cards], self.ram
-        for number, tenant in enumerate(tenants):
-            before = sum(1 for other in tenants[:number] if other.server == tenant.server)
+        counts = Counter(tenant.server for tenant in tenants)
+        if any(counts[tenant.server] > _most(tenant) for tenant in tenants):
+            return False
+        free, ram, seen = [card.free for card in self.cards], self.ram, set[str]()
+        for tenant in tenants:
             room = [free[card] for card in tenant.cards]
-            if before >= _most(tenant) or (before and room and _predicted(tenant) > _OLLAMA_SHARE * sum(room)):
+            if tenant.server in seen and room and _predicted(tenant) > _OLLAMA_SHARE * sum(room):
                 return False
+            seen.add(tenant.server)
             taken = self._taken(tenant, room, ram)
             if taken is None:
                 return False
@@ -80,6 +89,13 @@ class Residence:
         """Whom `by` would not fit beside: those of its own server, which that takes out for it, and those of others."""
         others = [one for one in tenants if one is not by and not self.holds([one, by])]
         return [one for one in others if one.server == by.server], [one for one in others if one.server != by.server]
+
+
+def gpu_of(card: Card) -> Gpu:
+    """The card meant by a table of the file. Raises UnknownGpu and ConfigError."""
+    if card.memory is None and card.free is None and card.bandwidth is None:
+        return cards_of(card.name)[0]
+    return Gpu(card.name, memory=card.memory, free=card.free, bandwidth=card.bandwidth)
 
 
 def _most(tenant: Tenant) -> int:

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from ..errors import ConfigError
 from ..units import parse_tokens
 
-__all__ = ["HERE", "Card", "FleetFile", "Host", "Key", "Model", "RouterTable", "Server", "editor_schema"]
+__all__ = ["Card", "Draft", "FleetFile", "Host", "Key", "Model", "Server", "editor_schema"]
 
 HERE = "this machine"
 
@@ -52,8 +52,7 @@ def _not_bare(value: Any) -> Any:
 
 Tokens = Annotated[int, BeforeValidator(_tokens, json_schema_input_type=int | str)]
 Words = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Gib = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -66,9 +65,9 @@ class Card(_Table):
     """One graphics card: a name from the catalogue, or a card described by hand."""
 
     name: str
-    memory: Gib | None = Field(default=None, description="GiB; needed where the catalogue lacks the card")
-    free: Gib | None = Field(default=None, description="GiB that a server may have; left out: nearly all of it")
-    bandwidth: Seconds | None = Field(default=None, description="GB/s")
+    memory: Positive | None = Field(default=None, description="GiB; needed where the catalogue lacks the card")
+    free: Positive | None = Field(default=None, description="GiB that a server may have; left out: nearly all of it")
+    bandwidth: Positive | None = Field(default=None, description="GB/s")
 
 
 class Host(_Table):
@@ -79,7 +78,8 @@ class Host(_Table):
         BeforeValidator(_as_list, json_schema_input_type=list[str | Card] | Literal["this machine"] | None),
         Field(description=f"names in PCI order, or '{HERE}': the driver here is asked"),
     ] = None
-    ram: Gib | None = Field(default=None, description="GiB of system memory that models may take")
+    ram: Positive | None = Field(default=None, description="GiB of system memory that models may take")
+    ssh: str | None = Field(default=None, description="how ssh reaches it (user@name), for doctor to look at it there")
 
     @property
     def here(self) -> bool:
@@ -128,12 +128,27 @@ class Model(_Table):
     chunk: Count | None = Field(default=None, description="tokens of the prompt at once")
     aliases: Words = []
     fallbacks: Words = []
+    tags: Words = []
     config: str | None = Field(default=None, description="its config.json, to plan from where its files are not on this machine")
     bpw: float | None = Field(default=None, description="bits per weight, beside config")
     format: Literal["exl3", "exl2", "hf", "gguf"] | None = Field(
         default=None, description="beside config; else the server's usual"
     )
-    takes: Gib | None = Field(default=None, description="GiB it was seen to take, for one that cannot be planned (embeddings)")
+    embeds: bool = Field(default=False, description="it makes vectors, no text")
+    takes: Positive | None = Field(
+        default=None, description="GiB it was seen to take, for one that cannot be planned (embeddings)"
+    )
+
+
+class Service(_Table):
+    """Where a TabbyAPI is on its machine, for the unit that starts it. Paths are absolute."""
+
+    folder: str = Field(description="its checkout, where config.yml and api_tokens.yml lie")
+    python: str = Field(description="its environment's interpreter")
+    user: str
+    prestart: list[str] | None = Field(default=None, description="a command that must succeed before each start")
+    prestart_seconds: Count | None = Field(default=None, description="the longest that command may take")
+    load_seconds: Count | None = Field(default=None, description="the longest a start may take until it serves or fails")
 
 
 Models = Annotated[
@@ -154,6 +169,7 @@ class Server(_Table):
     api_key: KeyPlace | None = None
     admin_key: KeyPlace | None = Field(default=None, description="TabbyAPI: needed to load and unload models")
     model_dir: str | None = Field(default=None, description="its folder of models, as this machine sees it")
+    service: Service | None = Field(default=None, description="TabbyAPI: for its unit")
     models: Models | None = Field(default=None, description="by the names that users say; left out: the server is asked")
     weight: Price | None = None
     max_parallel: Count | None = None
@@ -162,24 +178,24 @@ class Server(_Table):
     allow_cloud: bool | None = None
     input_cost_per_token: Price | None = None
     output_cost_per_token: Price | None = None
-    connect_timeout: Seconds | None = None
-    first_token_timeout: Seconds | None = None
-    idle_timeout: Seconds | None = None
-    timeout: Seconds | None = None
+    connect_timeout: Positive | None = None
+    first_token_timeout: Positive | None = None
+    idle_timeout: Positive | None = None
+    timeout: Positive | None = None
 
 
 class RouterTable(_Table):
     """The Router's own settings; what is left out is as Router has it."""
 
     strategy: Literal["ordered", "shuffle", "least-busy", "fastest", "sticky", "cheapest", "difficulty"] | None = None
-    connect_timeout: Seconds | None = None
-    first_token_timeout: Seconds | None = None
-    idle_timeout: Seconds | None = None
-    timeout: Seconds | None = None
-    queue_timeout: Seconds | None = None
-    deadline: Seconds | None = None
+    connect_timeout: Positive | None = None
+    first_token_timeout: Positive | None = None
+    idle_timeout: Positive | None = None
+    timeout: Positive | None = None
+    queue_timeout: Positive | None = None
+    deadline: Positive | None = None
     retries: Annotated[int, Field(ge=0)] | None = None
-    cooldown: Seconds | None = None
+    cooldown: Positive | None = None
 
 
 class FleetFile(_Table):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import html as markup
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import table
 from ..units import Size
+from .pareto import Pareto
 from .report import Plan
 from .speed import speed
 from .verdict import verdict
@@ -75,6 +76,13 @@ class Survey:
     def to_json(self, indent: int | None = 2) -> str:
         return json.dumps(list(self.rows), indent=indent)
 
+    def pareto(self, x: str = "max_context", y: str = "bpw") -> Pareto:
+        """What is traded: the rows that fit and that no other beats in both columns; a notebook shows the picture.
+
+        Columns are those of planner.pareto.MEASURES. Raises ConfigError for another.
+        """
+        return Pareto.of(self.rows, x, y)
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -87,14 +95,9 @@ class Survey:
         return "\n".join(_padded(line, widths) for line in (head, *cells))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        head, *cells = _table(self.rows)
-        cell = "padding:2px 10px;text-align:{};border-bottom:1px solid #8884"
-        lines = [_line("th", head, cell)]
-        for row, line in zip(self.rows, cells, strict=True):
-            colour = "" if row["fits"] else "color:#c0392b;"
-            lines.append(_line("td", line, colour + cell))
-        style = "border-collapse:collapse;font:13px system-ui,sans-serif;font-variant-numeric:tabular-nums"
-        return {"text/plain": str(self), "text/html": f'<table style="{style}">{"".join(lines)}</table>'}
+        lines = _table(self.rows)
+        no = [place for place, row in enumerate(self.rows, 1) if not row["fits"]]
+        return {"text/plain": str(self), "text/html": table.html(lines, right=range(1, len(lines[0]) - 1), no=no)}
 
 
 _HEAD = ("model", "bpw", "context", "cache", "fits", "split", "needed", "left", "max context", "tokens/s", "")
@@ -130,12 +133,3 @@ def _padded(line: Sequence[str], widths: Sequence[int]) -> str:
     """One line of text: the name and the error stand left, all else right."""
     middle = [cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:-1], strict=True)]
     return "  ".join([line[0].ljust(widths[0]), *middle, line[-1]]).rstrip()
-
-
-def _line(tag: str, cells: Sequence[str], style: str) -> str:
-    """The same in HTML; only an error may take several lines."""
-    sides = ["left;white-space:nowrap", *["right;white-space:nowrap"] * (len(cells) - 2), "left"]
-    inner = (
-        f'<{tag} style="{style.format(side)}">{markup.escape(cell)}</{tag}>' for side, cell in zip(sides, cells, strict=True)
-    )
-    return f"<tr>{''.join(inner)}</tr>"

@@ -76,7 +76,10 @@ def _draft(request: Request, drafter: Drafter) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> Path:
-    return path.parent if path.suffix == ".json" else path
+    """The model's folder. A configuration alone has none: one of another name than config.json is named for its model."""
+    if path.suffix != ".json":
+        return path
+    return path.parent if path.name == "config.json" else path.with_suffix("")
 
 
 def _head(plan: Plan) -> Iterator[str]:

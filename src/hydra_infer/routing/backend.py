@@ -41,10 +41,13 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """What one backend calls a model, and the context it serves it with (tokens) where that is known."""
+    """What one backend calls a model; the context it serves it with (tokens) and, on TabbyAPI, the cache it loads it with, where
+    that is known; tags beside its backend's."""
 
     name: str
     context: int | None = None
+    cache: str | None = None
+    tags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,11 @@ class Backend:
         """What this backend calls `model`, by its own table; None when the table lacks it or there is none."""
         return self.models.get(model) if self.models is not None else None
 
+    def tags_of(self, model: str) -> frozenset[str]:
+        """The backend's tags, and those that `model` has here."""
+        local = self.local(model)
+        return self.tags if local is None else self.tags | local.tags
+
     def headers(self) -> dict[str, str]:
         """The headers that carry this backend's key; sent to this backend and to nobody else."""
         return _bearer(self.api_key)
@@ -185,14 +193,16 @@ def _models(kind: str, models: Models, *, allow_cloud: bool) -> dict[str, LocalM
     table = {}
     for said, local in pairs:
         if isinstance(local, Mapping):
-            _refuse_unknown(local, {"name", "context"}, f"models[{said!r}]")
-            entry = LocalModel(name=local.get("name", said), context=local.get("context"))
+            _refuse_unknown(local, _names(LocalModel), f"models[{said!r}]")
+            entry = LocalModel(**{"name": said, **local, "tags": _tags(local.get("tags", ()))})
         else:
             entry = LocalModel(name=local)
         if not all(isinstance(word, str) and word for word in (said, entry.name)):
             raise ConfigError(f"models: {said!r} -> {entry.name!r} is not a pair of names")
         if kind == "ollama":
             entry = dataclasses.replace(entry, name=entry.name.removesuffix(":latest"))  # as its own lists have it here
+        if entry.cache is not None and not isinstance(entry.cache, str):
+            raise ConfigError(f"models[{said!r}]: cache={entry.cache!r} is not a cache", hint="for example 'q8'")
         if entry.context is not None and not (isinstance(entry.context, int) and entry.context > 0):
             raise ConfigError(f"models[{said!r}]: context={entry.context!r} is not a number of tokens")
         if kind == "ollama" and is_cloud(entry.name) and not allow_cloud:

@@ -100,4 +100,4 @@ class Change:
     def to_dict(self) -> dict[str, Any]:
         """Plain data; the plan as its own dict."""
         facts = {name: getattr(self, name) for name in self.__slots__}
-        return facts | {"plan": None if self.plan is None else self.plan.to_dict()}
+        return facts | {"replaced": list(self.replaced), "plan": None if self.plan is None else self.plan.to_dict()}

@@ -49,7 +49,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self)
+        return asdict(self) | {"options": [asdict(option) for option in self.options]}
 
 
 def explain(

@@ -127,7 +127,10 @@ class _Changing:
         name, was_there = self.local.name, self.local.name in before.loaded
         if was_there and words.meets(wish, before.loaded[name], before.body):
             return self._change(changed=False, context=before.loaded[name])
-        configured = replace(wish, context=wish.context or self.local.context or self.place.backend.context)
+        local = self.local
+        configured = replace(
+            wish, context=wish.context or local.context or self.place.backend.context, cache=wish.cache or local.cache
+        )
         foresight = Foresight("not planned: force=True")
         if not self.errand.force:
             foresight = yield Foresee(self.place.backend, name, configured)

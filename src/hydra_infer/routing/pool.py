@@ -94,7 +94,7 @@ class Pool:
         found = []
         for place in self.places:
             local = self._local(place, model)
-            if local is not None and tags <= place.backend.tags:
+            if local is not None and tags <= place.backend.tags_of(model):
                 found.append((place, local))
         return found
 

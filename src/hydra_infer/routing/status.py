@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .. import table
+
 __all__ = ["BackendStatus", "Status"]
 
 
@@ -26,6 +28,10 @@ class BackendStatus:
     answered: int
     failed: int
     models: tuple[str, ...] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self) | {"models": None if self.models is None else list(self.models)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +60,24 @@ class Status:
         raise KeyError(key)
 
     def __str__(self) -> str:
-        table = [("backend", "kind", "reachable", "state", "models", "")]
-        for row in self.backends:
-            reach = f"{row.seconds * 1000:.0f} ms" if row.reachable else "no"
-            state = f"{row.state} {row.rests_for:.0f} s" if row.rests_for else row.state
-            models = "not known" if row.models is None else ", ".join(row.models[:4]) + (" …" if len(row.models) > 4 else "")
-            table.append((row.name, row.kind, reach, state, models, row.error or row.why))
-        widths = [max(len(line[column]) for line in table) for column in range(5)]
-        return "\n".join("  ".join([*(line[i].ljust(widths[i]) for i in range(5)), line[5]]).rstrip() for line in table)
+        lines = [_HEAD, *map(_cells, self.backends)]
+        widths = [max(len(line[column]) for line in lines) for column in range(5)]
+        return "\n".join("  ".join([*(line[i].ljust(widths[i]) for i in range(5)), line[5]]).rstrip() for line in lines)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        no = [place for place, row in enumerate(self.backends, 1) if not row.reachable or row.rests_for]
+        return {"text/plain": str(self), "text/html": table.html([_HEAD, *map(_cells, self.backends)], no=no)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self)
+        return {"backends": [row.to_dict() for row in self.backends]}
+
+
+_HEAD = ("backend", "kind", "reachable", "state", "models", "")
+
+
+def _cells(row: BackendStatus) -> tuple[str, ...]:
+    reach = f"{row.seconds * 1000:.0f} ms" if row.reachable else "no"
+    state = f"{row.state} {row.rests_for:.0f} s" if row.rests_for else row.state
+    models = "not known" if row.models is None else ", ".join(row.models[:4]) + (" …" if len(row.models) > 4 else "")
+    return row.name, row.kind, reach, state, models, row.error or row.why

@@ -140,7 +140,9 @@ def by_difficulty(rule: Difficulty) -> Strategy:
 
     def sorted_by_tag(ask: Ask) -> Sequence[Place]:
         wanted = "hard" if rule(ask.fields) else "easy"
-        return sorted(ask.places, key=lambda place: (wanted not in place.backend.tags, place.backend.name in ask.cold))
+        return sorted(
+            ask.places, key=lambda place: (wanted not in place.backend.tags_of(ask.model), place.backend.name in ask.cold)
+        )
 
     return sorted_by_tag
 
