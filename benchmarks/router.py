@@ -6,34 +6,17 @@ python benchmarks/router.py [CALLS]
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import httpx
-from stub import CHUNKS
+from stub import CHUNKS, stub
 
 import hydra_infer as hydra
 
 ROUNDS = 7
 MESSAGES = [{"role": "user", "content": "hi"}]
-
-
-@contextmanager
-def stub() -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("stub.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdin is not None
-    try:
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-    finally:
-        process.stdin.close()
-        process.wait(5)
 
 
 def cpu(work: Callable[[], object], calls: int) -> float:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 CHUNKS = 64
 
 
 def chunk(text: str, finish: str | None = None) -> bytes:
     event = {
+        "id": "c",
+        "created": 1,
         "object": "chat.completion.chunk",
         "model": "m",
         "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}],
@@ -24,37 +29,67 @@ STREAM = [chunk(f"token {number} ") for number in range(CHUNKS - 1)] + [chunk(""
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 BODY = json.dumps(
     {
+        "id": "c",
+        "created": 1,
         "object": "chat.completion",
         "model": "m",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "x" * 400}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 99, "total_tokens": 108},
     }
 ).encode()
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+class Answers(asyncio.Protocol):
+    """One connection; a protocol and not streams, so that the fast clients wait for themselves and not for this."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._transport, self._data, self._tasks = transport, b"", set[asyncio.Task[None]]()
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        head, found, body = self._data.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        if len(body) < length:
+            return
+        self._data = body[length:]
+        if b'"stream":true' in body.replace(b" ", b""):
+            task = asyncio.get_running_loop().create_task(self._stream())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._transport.write(WHOLE)
+
+    async def _stream(self) -> None:
+        self._transport.write(STREAM_HEAD)
+        for piece in STREAM:
+            self._transport.write(piece)
+            await asyncio.sleep(0)
+
+
+@contextmanager
+def stub() -> Iterator[str]:
+    """The server in a process of its own; gives its URL."""
+    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdin is not None
     try:
-        while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            if b'"stream":true' in (await reader.readexactly(length)).replace(b" ", b""):
-                writer.write(STREAM_HEAD)
-                for piece in STREAM:
-                    writer.write(piece)
-                    await asyncio.sleep(0)
-            else:
-                writer.write(WHOLE)
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    finally:
+        process.stdin.close()
+        process.wait(5)
 
 
 async def main() -> None:
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Answers, "127.0.0.1", 0, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)
     # It ends with its parent: the end of stdin is the sign.
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await loop.run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,15 @@ def no_leaks() -> Iterator[None]:
     while left := [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("hydra-")]:
         assert time.monotonic() < ends_at, f"threads left running: {left}"
         time.sleep(0.01)
+
+
+@pytest.fixture
+def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The face to ask by; "async-httpcore" stands for a machine without aiohttp."""
+    face, _, library = request.param.partition("-")
+    if library == "httpcore":
+        monkeypatch.setitem(sys.modules, "aiohttp", None)
+    return face
 
 
 @pytest.fixture

@@ -14,15 +14,20 @@ from typing import Any
 import synthetic
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = (DOCS / "plan.md", DOCS / "route.md")
 CONFIGS = Path(__file__).parent / "data" / "configs"
+EXAMPLES = DOCS.parent / "examples"
 
-# A block of Python, and the block of text after it that shows what it prints.
-_EXAMPLE = re.compile(r"```python\n(?P<code>.*?)```\n\n```text\n(?P<shown>.*?)```", re.DOTALL)
+# A block of Python, and the block of text after it that shows what it prints, where there is one.
+_EXAMPLE = re.compile(r"```python\n(?P<code>(?:(?!```).)*)```(?P<shown>\n\n```text\n.*?```)?", re.DOTALL)
+PAGES = [page for page in sorted(DOCS.glob("*.md")) if "```\n\n```text\n" in page.read_text(encoding="utf-8")]
 
 
 def models(folder: Path) -> None:
-    """The examples' models: folders of true headers without weights, and configurations of models not downloaded."""
+    """The examples' models: folders of true headers without weights, and configurations of models not downloaded.
+
+    Beside `folder` lies what the project has as examples/.
+    """
+    shutil.copytree(EXAMPLES, folder.parent / "examples")
     synthetic.exl3(folder / "Llama-3.1-70B-EXL3-4.0bpw", synthetic.LLAMA_70B, 4.0)
     synthetic.exl3(folder / "Llama-3.2-1B-EXL3-4.0bpw", synthetic.LLAMA_1B, 4.0)
     synthetic.exl2(folder / "Llama-3.2-1B-EXL2-4.0bpw", synthetic.LLAMA_1B, 4.0)
@@ -40,10 +45,12 @@ def rendered(text: str) -> str:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(match["code"], names)
+        if not match["shown"]:
+            return match[0]
         lines = "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
         return f"```python\n{match['code']}```\n\n```text\n{lines}\n```"
 
-    home = Path.cwd()
+    home, environment = Path.cwd(), dict(os.environ)
     with TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
@@ -51,6 +58,8 @@ def rendered(text: str) -> str:
             return _EXAMPLE.sub(run, text)
         finally:
             os.chdir(home)
+            os.environ.clear()
+            os.environ.update(environment)
 
 
 if __name__ == "__main__":

@@ -142,6 +142,24 @@ def test_chat_line_by_line_remembers_what_was_said(
         assert said == ["first", "hello from a", "second"]
 
 
+def test_bench_of_two_servers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OLD_KEY", "sk-old")
+    monkeypatch.setenv("NEW_KEY", "sk-new")
+    keys = ["--api-key-env", "OLD_KEY", "--api-key-env", "NEW_KEY"]
+    short = ["--repetitions", "1", "--parallel", "1", "--kinds", "chat", "--no-quality", "--seed", "1"]
+    file, picture = tmp_path / "run.jsonl", tmp_path / "run.html"
+    with FaultServer(hello("a")) as a, FaultServer(hello("b")) as b:
+        words = ["bench", a.url, b.url, *keys, *short, "--file", str(file)]
+        status, out, _ = run(capsys, *words, "--html", str(picture))
+        assert (status, out.splitlines()[-1]) == (0, "verdict: too few measurements to tell")
+        status, out, _ = run(capsys, *words, "--json")
+        assert (status, json.loads(out)["setup"]["repetitions"]) == (0, 1)
+        posts = [[headers["authorization"] for method, _, headers, _ in each.requests if method == "POST"] for each in (a, b)]
+    assert posts == [["Bearer sk-old"] * 2, ["Bearer sk-new"] * 2]
+    assert "<svg" in picture.read_text()
+    assert "sk-" not in file.read_text() + picture.read_text()
+
+
 CARDS = ["--gpus", "RTX 4090"]
 BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
     "missing": (["plan", "nowhere.gguf", *CARDS], 2, "nowhere.gguf"),
@@ -157,6 +175,8 @@ BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
     "no command": ([], 2, ""),
     "key not set": (["status", "--url", "a", "--api-key-env", "NO_SUCH_VARIABLE"], 2, "NO_SUCH_VARIABLE"),
     "no address": (["status", "--url", "ftp://x"], 2, "ftp://x"),
+    "nobody to bench": (["bench", "127.0.0.1:9", "127.0.0.1:9"], 1, "127.0.0.1:9"),
+    "no kind of prompt": (["bench", "127.0.0.1:9", "127.0.0.1:9", "--model", "m", "--kinds", "chatt"], 2, "chatt"),
     "an open door": (["serve", "--url", "127.0.0.1:9", "--host", "0.0.0.0"], 2, "api_key"),
     "a key that is not there": (["serve", "--url", "127.0.0.1:9", "--serve-key-env", "NO_SUCH_VARIABLE"], 2, "NO_SUCH_VARIABLE"),
     "nobody there": (["chat", "--url", "127.0.0.1:9", "hi"], 2, "no server answered"),

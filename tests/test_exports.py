@@ -41,10 +41,14 @@ def test_the_door_lists_exactly_these_names() -> None:
         "UnknownModel",
         "Unreachable",
         "__version__",
+        "bench",
+        "doctor",
         "gpus",
         "load",
+        "migrate",
         "plan",
         "survey",
+        "to_n8n",
     ]
 
 

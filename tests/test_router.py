@@ -122,7 +122,8 @@ def test_complete_sends_the_prompt_as_it_is() -> None:
         router.close()
 
 
-def test_a_batch_keeps_its_order_with_errors_in_place() -> None:
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_a_batch_keeps_its_order_with_errors_in_place(face: str) -> None:
     def answer(body: bytes) -> Any:
         text = json.loads(body)["messages"][0]["content"]
         return (
@@ -134,7 +135,9 @@ def test_a_batch_keeps_its_order_with_errors_in_place() -> None:
     with FaultServer(answer) as server:
         router = Router([Backend.openai(server.url, models=["m"])])
         progress: list[float] = []
-        replies = router.batch("m", [str(index) for index in range(6)], progress=lambda fraction, _: progress.append(fraction))
+        prompts, options = [str(index) for index in range(6)], {"progress": lambda fraction, _: progress.append(fraction)}
+        asked: Any = router.batch if face == "sync" else lambda *args, **more: asyncio.run(router.aio.batch(*args, **more))
+        replies = asked("m", prompts, **options, parallel=2)
         assert [reply.text if isinstance(reply, hydra.Reply) else type(reply).__name__ for reply in replies] == [
             "<0>",
             "<1>",
@@ -144,7 +147,36 @@ def test_a_batch_keeps_its_order_with_errors_in_place() -> None:
             "<5>",
         ]
         assert progress == [done / 6 for done in range(1, 7)]
+        assert asked("m", []) == []
         router.close()
+
+
+def test_leaving_a_batch_cancels_its_calls() -> None:
+    async def main() -> None:
+        with FaultServer([30.0]) as server:
+            async with AsyncRouter([Backend.openai(server.url, models=["m"])]) as router:
+                batch = asyncio.create_task(router.batch("m", ["a", "b", "c"], parallel=2))
+                while len(server.requests) < 2:  # noqa: ASYNC110 - the server is a thread and knows no loop
+                    await asyncio.sleep(0.01)
+                batch.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await batch
+                assert await asyncio.to_thread(server.left.wait, 5)
+                assert len(server.requests) == 2  # the third was never asked
+                assert router._board.pool.places[0].in_flight == 0
+
+    asyncio.run(main())
+
+
+def test_what_breaks_a_batch_is_raised_as_it_is() -> None:
+    def refuse(fraction: float, message: str) -> None:
+        raise ZeroDivisionError
+
+    with FaultServer(hello("a")) as server, Router([Backend.openai(server.url, models=["m"])]) as router:
+        with pytest.raises(ZeroDivisionError):
+            router.batch("m", ["a", "b"], progress=refuse)
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(router.aio.batch("m", ["a", "b"], progress=refuse))
 
 
 @pytest.mark.parametrize("face", ["sync", "async"])

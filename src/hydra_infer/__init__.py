@@ -43,10 +43,14 @@ _DOOR = {
     "UnknownGpu": "errors",
     "UnknownModel": "errors",
     "Unreachable": "errors",
+    "bench": "ops",
+    "doctor": "ops.doctor.doctor",
     "gpus": "hardware.nvml",
     "load": "engines.load",
+    "migrate": "ops",
     "plan": "planning",
     "survey": "planning",
+    "to_n8n": "n8n",
 }
 
 if TYPE_CHECKING:
@@ -73,6 +77,9 @@ if TYPE_CHECKING:
     from .fleet.fleet import Fleet
     from .hardware.gpu import Gpu
     from .hardware.nvml import gpus
+    from .n8n import to_n8n
+    from .ops import bench, migrate
+    from .ops.doctor.doctor import doctor
     from .planner.report import Plan
     from .planner.survey import Survey
     from .planning import plan, survey
@@ -108,10 +115,14 @@ __all__ = [
     "UnknownModel",
     "Unreachable",
     "__version__",
+    "bench",
+    "doctor",
     "gpus",
     "load",
+    "migrate",
     "plan",
     "survey",
+    "to_n8n",
 ]
 
 

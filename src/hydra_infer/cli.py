@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
@@ -18,6 +19,7 @@ from .errors import ConfigError, HydraError, MissingExtra, UnknownGpu, UnknownMo
 from .units import parse_tokens
 
 if TYPE_CHECKING:
+    from .ops.doctor.report import Report
     from .router import Router
     from .routing.errand import Change
 
@@ -152,7 +154,7 @@ def _status(arguments: argparse.Namespace) -> int:
         _print_json(status.to_dict())
     else:
         print(status)
-    return 0 if status.healthy else 1
+    return 0 if status.healthy and not _unsettled(arguments) else 1
 
 
 def _models(arguments: argparse.Namespace) -> int:
@@ -236,6 +238,98 @@ def _render(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    from .ops.doctor.doctor import doctor
+    from .ops.doctor.machine import services_in
+
+    report = doctor(
+        arguments.fleet,
+        tabby_config=arguments.tabby_config,
+        litellm_config=arguments.litellm_config,
+        services=services_in(arguments.look) if arguments.look else None,
+        read_disk=arguments.read_disk,
+    )
+    return _print_report(report, arguments)
+
+
+def _prestart(arguments: argparse.Namespace) -> int:
+    from .ops.prestart import prestart
+
+    return _print_report(
+        prestart(
+            arguments.tabby_config,
+            wait=arguments.wait,
+            kill_orphan=arguments.kill_orphan,
+            python=arguments.python,
+            record=arguments.record,
+        ),
+        arguments,
+    )
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from .ops.watch import watch, watch_fleet
+
+    if (arguments.fleet is None) == (arguments.tabby_config is None):
+        raise ConfigError("watch needs a hydra.yaml, or --tabby-config FILE")
+    if arguments.fleet is not None:
+        return _print_report(watch_fleet(arguments.fleet), arguments)
+    report = watch(arguments.tabby_config, pid=arguments.pid, wait=arguments.wait, record=arguments.record)
+    return _print_report(report, arguments)
+
+
+def _switch(arguments: argparse.Namespace) -> int:
+    from .ops.switch import settle, switch
+
+    if (arguments.model is None) != (arguments.resume or arguments.undo):
+        raise ConfigError("switch needs a model, or --resume or --undo for one that was interrupted")
+    if arguments.model is None:
+        done = settle(arguments.fleet, undo=arguments.undo, seconds=arguments.timeout)
+        if done is None:
+            print(f"no switch of {arguments.fleet} was interrupted")
+            return 0
+    else:
+        done = switch(
+            arguments.fleet,
+            arguments.model,
+            backend=arguments.backend,
+            context=arguments.context,
+            cache=arguments.cache,
+            force=arguments.force,
+            seconds=arguments.timeout,
+        )
+    if arguments.json:
+        _print_json(done.to_dict())
+    else:
+        print(done)
+    return 0 if done.outcome == "done" or arguments.undo else 1
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from .ops import bench
+
+    models, keys = arguments.model or [None], [_key(variable) for variable in arguments.api_key_env or ()]
+    report = bench.compare(
+        arguments.a,
+        arguments.b,
+        model=(models[0], models[-1]),
+        kinds=arguments.kinds,
+        parallel=arguments.parallel,
+        repetitions=arguments.repetitions,
+        max_tokens=arguments.max_tokens,
+        long_tokens=arguments.long_tokens,
+        quality=not arguments.no_quality,
+        minimum=arguments.minimum / 100,
+        seed=arguments.seed,
+        file=arguments.file,
+        api_keys={arguments.a: keys[0], arguments.b: keys[-1]} if keys else None,
+    )
+    if arguments.html:
+        Path(arguments.html).write_text(report.to_html(), encoding="utf-8")
+    print(report.to_json() if arguments.json else report)
+    return 0
+
+
 # ---- what the commands share ---------------------------------------------------------------------------------
 
 
@@ -249,6 +343,21 @@ def _router(arguments: argparse.Namespace) -> Router:
         return Router.from_file(arguments.fleet)
     key = _key(arguments.api_key_env) if arguments.api_key_env else None
     return Router.from_urls(arguments.url, api_keys=dict.fromkeys(arguments.url, key) if key else None)
+
+
+def _print_report(report: Report, arguments: argparse.Namespace) -> int:
+    print(report.to_json() if arguments.json else report)
+    return 0 if report.healthy else 1
+
+
+def _unsettled(arguments: argparse.Namespace) -> bool:
+    """Whether a switch by this fleet file was interrupted; said where people see it beside what is printed."""
+    from .ops.switch import unsettled
+
+    told = unsettled(arguments.fleet) if arguments.fleet else None
+    if told is not None:
+        print(f"hydra-infer: {': '.join(told)}", file=sys.stderr)
+    return told is not None
 
 
 def _print_change(done: Change, arguments: argparse.Namespace) -> int:
@@ -399,6 +508,63 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--backend", metavar="HOST:PORT", help="which of several servers; default: the first that can")
         command.add_argument("--timeout", type=float, metavar="SECONDS", help="the longest silence (default: 600)")
 
+    doctor = _command(commands, "doctor", _doctor, "what is wrong, and what mends it (exit status 1: something is)")
+    doctor.add_argument("fleet", nargs="?", metavar="FILE", help="a hydra.yaml: its servers, and the machines it can look at")
+    doctor.add_argument("--tabby-config", metavar="FILE", help="a TabbyAPI's config.yml, and the model that it names")
+    doctor.add_argument("--litellm-config", metavar="FILE", help="a LiteLLM proxy's config.yaml")
+    doctor.add_argument("--read-disk", action="store_true", help="also read 256 MB of a model, to time the disk")
+    doctor.add_argument("--look", metavar="JSON", help=argparse.SUPPRESS)  # what another machine's doctor asks of this one
+    doctor.add_argument("--json", action="store_true")
+
+    prestart = _command(commands, "prestart", _prestart, "may this TabbyAPI start? for ExecStartPre (exit status 1: no)")
+    prestart.add_argument("--tabby-config", metavar="FILE", default="config.yml", help="default: config.yml, where it is started")
+    prestart.add_argument("--wait", type=float, default=60.0, metavar="SECONDS", help="for memory to be given back (default: 60)")
+    prestart.add_argument("--kill-orphan", action="store_true", help="end a process that is proven to be this server's left-over")
+    prestart.add_argument("--python", metavar="FILE", help="the interpreter that TabbyAPI is started with: proof of a left-over")
+    prestart.add_argument("--record", metavar="FILE", help="what `watch --record` wrote: proof of a left-over")
+    watch = _command(commands, "watch", _watch, "does the right server serve the right model? by one token (exit status 1: no)")
+    watch.add_argument("fleet", nargs="?", metavar="FLEET", help="a hydra.yaml: every server, by what it has loaded now")
+    watch.add_argument(
+        "--tabby-config", metavar="FILE", help="or the TabbyAPI of this config.yml, on this machine; it is waited for"
+    )
+    watch.add_argument("--pid", type=int, help="the process that should serve: systemd's $MAINPID")
+    watch.add_argument("--wait", type=float, default=600.0, metavar="SECONDS", help="until it serves (default: 600)")
+    watch.add_argument("--record", metavar="FILE", help="keep who serves, for prestart")
+    for command in (prestart, watch):
+        command.add_argument("--json", action="store_true")
+
+    switch = _command(commands, "switch", _switch, "another model on a server, proven by one token, or the old one put back")
+    switch.add_argument("model", nargs="?")
+    switch.add_argument("--fleet", metavar="FILE", required=True, help="a hydra.yaml; what is done is journalled beside it")
+    switch.add_argument("--backend", metavar="SERVER", help="which of its servers; default: the first that lists the model")
+    switch.add_argument("--context", type=_tokens, metavar="TOKENS", help="default: the file's, else the server's own")
+    switch.add_argument("--cache", help="TabbyAPI: fp16, q8, q6, q4, or 'k,v' bits")
+    switch.add_argument("--force", action="store_true", help="load even what the plan says does not fit")
+    switch.add_argument(
+        "--timeout", type=float, default=600.0, metavar="SECONDS", help="the longest a load may take (default: 600)"
+    )
+    settled = switch.add_mutually_exclusive_group()
+    settled.add_argument("--resume", action="store_true", help="finish the switch that was interrupted")
+    settled.add_argument("--undo", action="store_true", help="put back what was loaded before the one that was interrupted")
+    switch.add_argument("--json", action="store_true")
+
+    bench = _command(commands, "bench", _bench, "two servers side by side: speed, and whether they answer alike")
+    bench.add_argument("a", metavar="A", help="a server's address: what there is")
+    bench.add_argument("b", metavar="B", help="another one's, or the same: what is compared with it")
+    bench.add_argument("--model", action="append", help="what to ask both for; given twice: what to ask A for, and B")
+    bench.add_argument("--kinds", nargs="+", default=["chat", "code", "long"], metavar="KIND", help="chat code long")
+    bench.add_argument("--parallel", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="so many requests at once")
+    bench.add_argument("--repetitions", type=int, default=10, metavar="N", help="of each; fewer than 10 show no difference")
+    bench.add_argument("--max-tokens", type=int, default=128, metavar="N", help="of each answer")
+    bench.add_argument("--long-tokens", type=_tokens, default=4096, metavar="TOKENS", help="about how long a long prompt is")
+    bench.add_argument("--no-quality", action="store_true", help="speed only")
+    bench.add_argument("--minimum", type=float, default=3.0, metavar="PERCENT", help="the effect from which a difference counts")
+    bench.add_argument("--seed", type=int, metavar="N", help="draws order and prompts; default: anew for each run")
+    bench.add_argument("--file", help="keep every result here as JSON lines; the same command continues a run that was stopped")
+    bench.add_argument("--html", metavar="FILE", help="also write the picture")
+    bench.add_argument("--api-key-env", action="append", metavar="VARIABLE", help="holds the key of both; given twice: A's, B's")
+    bench.add_argument("--json", action="store_true")
+
     serve = _command(commands, "serve", _serve, "these servers behind one OpenAI-compatible address")
     _servers(serve, required=True)
     serve.add_argument("--host", default="127.0.0.1")
@@ -422,6 +588,9 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("fleet", metavar="FILE", help="a hydra.yaml")
     render.add_argument("out", metavar="FOLDER", help="where to; what would change is shown first")
     render.add_argument("--write", action="store_true", help="also replace files that are there and differ; backups are made")
+    from .cli_migrate import add_migrate  # it is made of this module's words
+
+    add_migrate(commands)
     return parser
 
 

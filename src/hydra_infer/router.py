@@ -7,7 +7,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +24,7 @@ from .routing.status import Status
 from .routing.strategies import UserStrategy
 from .routing.verdict import GaveUp
 from .transport import door
+from .transport.batch import abatch, batch
 from .transport.detect import detect
 from .transport.face import Face, Messages, deliver_to, embeddings_of, wish_of
 from .transport.sdks import family_of, http_library, openai_sdk
@@ -162,19 +162,7 @@ class Router(Face):
         self, model: str, prompts: Sequence[Messages], *, progress: Progress = None, parallel: int = 8, **fields: Any
     ) -> list[Reply | HydraError]:
         """Many chats, `parallel` at once; order kept, errors in place. `progress` as in load()."""
-
-        def one(messages: Messages) -> Reply | HydraError:
-            try:
-                return self.chat(model, messages, **fields)
-            except HydraError as error:
-                return error
-
-        replies: list[Reply | HydraError] = []
-        with reporting(progress) as report, ThreadPoolExecutor(max(1, parallel), "hydra-batch") as threads:
-            for reply in threads.map(one, prompts):
-                replies.append(reply)
-                report(len(replies) / len(prompts), f"{len(replies)} of {len(prompts)}")
-        return replies
+        return batch(lambda messages: self.chat(model, messages, **fields), prompts, parallel, progress)
 
     def load(
         self,
@@ -311,6 +299,12 @@ class AsyncRouter(Face):
         if isinstance(answer, GaveUp):
             raise answer.error()
         return embeddings_of(answer, [event async for event in answer])
+
+    async def batch(
+        self, model: str, prompts: Sequence[Messages], *, progress: Progress = None, parallel: int = 8, **fields: Any
+    ) -> list[Reply | HydraError]:
+        """See Router.batch. Cancelling it cancels the calls that go on."""
+        return await abatch(lambda messages: self.chat(model, messages, **fields), prompts, parallel, progress)
 
     async def load(
         self,

@@ -1,4 +1,4 @@
-"""The Router as an OpenAI-compatible server: a bare ASGI application, run by uvicorn."""
+"""The Router as an OpenAI-compatible server with a live page: a bare ASGI application, run by uvicorn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from .errors import ConfigError, MissingExtra
+from .live import Live, page
 from .router import Router
 from .routing.verdict import error_answer
 from .transport.desk import AsyncBody, Head
@@ -37,6 +38,8 @@ def serve(
 ) -> None:
     """Serve until interrupted. Beyond loopback an `api_key` is required. `cors` is the one Origin that browsers may come from.
 
+    The address itself is a page that shows the servers, their models and the last failovers as they are.
+
     Raises MissingExtra without uvicorn, ConfigError for an open door.
     """
     if api_key is None and not _is_loopback(host):
@@ -47,7 +50,12 @@ def serve(
         import uvicorn
     except ModuleNotFoundError as error:
         raise MissingExtra("uvicorn is not installed", hint="pip install 'hydra-infer[serve]'") from error
-    uvicorn.run(App(router, api_key=api_key, cors=cors), host=host, port=port, access_log=False, server_header=False)
+    app = App(router, api_key=api_key, cors=cors)
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, access_log=False, server_header=False))
+    # uvicorn waits for every answer before it stops, and a live page's has no end of its own.
+    app.live.closing = lambda: server.should_exit
+    with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn after an orderly end
+        server.run()
 
 
 class App:
@@ -58,8 +66,14 @@ class App:
     ) -> None:
         self._router, self._desk = router, router.desk()
         self._key = api_key.encode() if api_key else None
-        self._cors = {"access-control-allow-origin": cors, "access-control-allow-headers": "*", "vary": "origin"} if cors else {}
+        # Fetch's wildcard covers every header but Authorization.
+        self._cors = (
+            {"access-control-allow-origin": cors, "access-control-allow-headers": "authorization, *", "vary": "origin"}
+            if cors
+            else {}
+        )
         self._ping = ping
+        self.live = Live(router._board)  # noqa: SLF001 - two doors of one house
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -81,6 +95,9 @@ class App:
     async def _http(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if path == "/" and method in ("GET", "HEAD"):
+            await self._plain(send, *page())
+            return
         answer = self._at_the_door(method, path, headers)
         if answer is None:
             body = await _read(receive)
@@ -110,6 +127,9 @@ class App:
     async def _route(self, method: str, path: str, headers: dict[str, str], body: bytes, receive: Receive, send: Send) -> None:
         if path == "/metrics":
             await self._plain(send, Head(200, {"content-type": "text/plain; version=0.0.4"}), self._metrics().encode())
+            return
+        if path == "/live/events" and method == "GET":
+            await self._show(receive, send)
             return
         onward = {**headers, HOPS: str(int(headers.get(HOPS, "0")) + 1)}
         asking = asyncio.ensure_future(self._desk.ahandle(method, path, onward.items(), body, None))
@@ -164,6 +184,16 @@ class App:
             await send({"type": "http.response.body", "body": part or b"", "more_body": part is not None})
             if part is None:
                 return
+
+    async def _show(self, receive: Receive, send: Send) -> None:
+        """The live page's events, until its reader leaves."""
+        leaving = asyncio.ensure_future(_left(receive))
+        try:
+            await self._start(send, Head(200, {"content-type": "text/event-stream"}))
+            async with contextlib.aclosing(self.live.events()) as events:
+                await self._pass_on(events, leaving, send, pings=True)
+        finally:
+            leaving.cancel()
 
     async def _plain(self, send: Send, head: Head, body: bytes) -> None:
         await self._start(send, head)

@@ -20,6 +20,7 @@ STAGES = {
     "speed": "Speed through the Engine and through the raw generator",
     "draft": "Drafting",
     "failure": "Failures and recovery",
+    "convert": "Conversion",
     "exl2": "ExLlamaV2",
     "real": "A real model",
 }
@@ -65,7 +66,7 @@ def blocked_by(step: Step, unable: Collection[str]) -> str | None:
 
 def all_steps(*, wheels: str | None = None, real: str | None = None) -> list[Step]:
     """Every step; `wheels` is a folder of wheels to install from, `real` that of a real model, where they were given."""
-    return [*_ground(wheels), *_models(), *_memory(), *_speed(), *_drafts(), *_failures(), *_exl2(), *_real(real)]
+    return [*_ground(wheels), *_models(), *_memory(), *_speed(), *_drafts(), *_failures(), _convert(), *_exl2(), *_real(real)]
 
 
 # ---- the ground to stand on ------------------------------------------------------------------------------------------
@@ -156,6 +157,10 @@ def _drafts() -> Iterable[Step]:
 def _failures() -> Iterable[Step]:
     for name in ("loading", "answering", "reloading"):
         yield Step(f"failure/{name}", f"failures.{name}", 75, 300, needs=(*V3, "model/8b"), arguments={"model": "8b"})
+
+
+def _convert() -> Step:
+    return Step("convert", "convert.convert", 120, needs=V3, arguments={"rate": 4.0})
 
 
 def _exl2() -> Iterable[Step]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -23,8 +24,8 @@ class FaultServer:
     `requests` holds (method, path, headers, body) of everything that came. Ends with the `with` block.
     """
 
-    def __init__(self, *scripts: Script | Callable[[bytes], Script], port: int = 0) -> None:
-        self._scripts = list(scripts)
+    def __init__(self, *scripts: Script | Callable[[bytes], Script], port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self._scripts, self._tls = list(scripts), tls
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.connections = 0
         self.left = threading.Event()  # a client went away before its answer was over
@@ -37,7 +38,7 @@ class FaultServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         with self._lock:
@@ -68,6 +69,8 @@ class FaultServer:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
             reader = connection.makefile("rb")
             while (request := _read_request(reader)) is not None:
                 with self._lock:

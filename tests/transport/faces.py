@@ -1,4 +1,4 @@
-"""One way to ask for both faces, so that every case runs sync and async."""
+"""One way to ask for both faces, so that every case runs sync and async; async over each of the two HTTP libraries."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 
 from hydra_infer import Reply, Router
 
-FACES = ("sync", "async")
-both = pytest.mark.parametrize("face", FACES)
+# What the fixture `face` (conftest.py) makes of them: "sync" or "async", the latter with aiohttp installed or not.
+LOOPED = ("async-httpcore", "async-aiohttp")
+FACES = ("sync", *LOOPED)
+both = pytest.mark.parametrize("face", FACES, indirect=True)
 Ask = Callable[..., Reply]
 
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 from servers.fault import CUT, RESET, FaultServer, Script, chunked, head, plain, sse, word
+from transport.faces import LOOPED
 
 from hydra_infer import AllBackendsFailed, Backend, HydraError, Router, StreamBroken
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-SECONDS = 6.0
+SECONDS = 4.0
 CALLERS = 64
 
 
@@ -68,7 +69,8 @@ def gremlin(servers: list[Shaky], stop: threading.Event) -> None:
             victim.mood = "well"
 
 
-def test_under_many_callers_every_call_ends_once_and_truly() -> None:
+@pytest.mark.parametrize("face", LOOPED, indirect=True)
+def test_under_many_callers_every_call_ends_once_and_truly(face: str) -> None:
     servers = [Shaky(seed) for seed in range(3)]
     router = Router(
         [Backend.openai(server.url, models=["m"], name=str(index)) for index, server in enumerate(servers)],

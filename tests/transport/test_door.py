@@ -12,6 +12,7 @@ import openai
 import pytest
 from servers.fault import CUT, FaultServer, chunked, hello, plain, sse, word
 from servers.ollama import OllamaServer
+from transport.faces import FACES
 
 from hydra_infer import Backend, Router
 from hydra_infer.errors import ConfigError
@@ -19,7 +20,9 @@ from hydra_infer.errors import ConfigError
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 FAMILIES = {"httpx": httpx, "httpx2": httpx2}
-every_door = pytest.mark.parametrize(("face", "family"), [(face, family) for face in ("sync", "async") for family in FAMILIES])
+every_door = pytest.mark.parametrize(
+    ("face", "family"), [(face, family) for face in FACES for family in FAMILIES], indirect=["face"]
+)
 
 
 def send(face: str, router: Router, family: str, method: str, path: str, body: bytes = b"", **more: Any) -> Any:

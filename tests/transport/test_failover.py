@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from servers.fault import CUT, RESET, FaultServer, chunked, head, hello, plain, sse, word
-from transport.faces import both, chat, stream
+from transport.faces import LOOPED, both, chat, stream
 
 from hydra_infer import (
     AllBackendsFailed,
@@ -93,14 +93,15 @@ def test_nothing_listening_and_no_such_name(face: str) -> None:
         router.close()
 
 
+_READ = 0.05  # time to be read: what arrives together with a fault is known to be broken before anybody has seen it
 AFTER_THE_FIRST_TOKEN: dict[str, list[Any]] = {
-    "reset": chunked(word("so"), word(" far"), RESET, end=False),
-    "cut": chunked(word("so"), word(" far"), CUT, end=False),
-    "clean end without a finish_reason": chunked(word("so"), word(" far")),
-    "error event": chunked(word("so"), word(" far"), sse({"error": {"message": "CUDA error"}})),
-    "one bad event": chunked(word("so"), word(" far"), sse(b"{nope"), word("never seen")),
-    "silence": chunked(word("so"), word(" far"), 30.0),
-    "pings and no more tokens": chunked(word("so"), word(" far"), *[b": ping\n\n", 0.05] * 200),
+    "reset": chunked(word("so"), word(" far"), _READ, RESET, end=False),
+    "cut": chunked(word("so"), word(" far"), _READ, CUT, end=False),
+    "clean end without a finish_reason": chunked(word("so"), word(" far"), _READ),
+    "error event": chunked(word("so"), word(" far"), _READ, sse({"error": {"message": "CUDA error"}})),
+    "one bad event": chunked(word("so"), word(" far"), _READ, sse(b"{nope"), word("never seen")),
+    "silence": chunked(word("so"), word(" far"), _READ, 30.0),
+    "pings and no more tokens": chunked(word("so"), word(" far"), _READ, *[b": ping\n\n", 0.05] * 200),
 }
 
 
@@ -258,7 +259,8 @@ def test_a_stream_dropped_without_closing_cancels_upstream_too(face: str) -> Non
         router.close()
 
 
-def test_a_cancelled_task_frees_its_slot() -> None:
+@pytest.mark.parametrize("face", LOOPED, indirect=True)
+def test_a_cancelled_task_frees_its_slot(face: str) -> None:
 
     async def main(router: Router) -> None:
         task = asyncio.create_task(router.aio.chat("m", "hi"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from servers.fault import FaultServer, Script, chunked, hello, sse, word
-from transport.faces import both, chat
+from transport.faces import LOOPED, both, chat
 
 from hydra_infer import Backend, Router
 
@@ -28,7 +28,8 @@ def number(body: bytes) -> Script:
     return chunked(word("answer "), word(asked), word("", "stop"), sse(b"[DONE]"))
 
 
-def test_threads_and_event_loops_share_one_router_and_nothing_is_mixed_up() -> None:
+@pytest.mark.parametrize("face", LOOPED, indirect=True)
+def test_threads_and_event_loops_share_one_router_and_nothing_is_mixed_up(face: str) -> None:
     seen: list[str] = []
     start = threading.Barrier(THREADS + LOOPS)
 

@@ -65,7 +65,7 @@ def _read(how: str, text: str, where: str) -> Any:
         # ruamel quotes the text around the place, and of a key that stands twice both values: they may be secrets.
         problem = str(error.problem).partition(" with value ")[0]
         raise ConfigError(f"{where}{f':{line}' if line else ''} is not usable YAML: {problem}", line=line) from None
-    except (YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that no calendar has
+    except (YAMLError, RecursionError, ValueError, LookupError) as error:  # ruamel trips over odd dates, and over -_
         raise ConfigError(f"{where} is not usable YAML: {type(error).__name__}", line=None) from None
 
 

@@ -183,17 +183,19 @@ class LlamaCppDriver:
         async with self._client.stream("POST", path, content=content, headers=kind) as response:
             if response.status_code != 200:
                 raise _refusal(response.status_code, await response.aread())
-            rest = b""
+            rest, done = b"", False
+            # To the body's end: httpx's generators, left half-way, would outlive the loop and complain when Python ends.
             async for piece in response.aiter_bytes():
                 *lines, rest = (rest + piece).split(b"\n")
                 for data in (line[5:].strip() for line in lines if line.startswith(b"data:")):
-                    if data == b"[DONE]":
-                        return
+                    if done := data == b"[DONE]":
+                        break
                     event = json.loads(data)
                     if "error" in event:
                         raise _refusal(int(event["error"].get("code") or 500), data)
                     job.put(event)
-        raise ConnectionError("the answer ended without its last event")
+        if not done:
+            raise ConnectionError("the answer ended without its last event")
 
     async def _broken(self, error: Exception) -> HydraError:
         """What to call a connection that failed: mostly its other end has died, which shows a moment later."""

@@ -29,7 +29,7 @@ _TOKENS = ("max_context", "context")
 
 # Pixels: the picture, and what is around the field of dots for the axes' words.
 _WIDTH, _HEIGHT = 760, 380
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 150, 16, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 24, 46
 # Told apart by people who do not see red and green apart, and repeated after six.
 _COLOURS = ("#2f5d8a", "#e0a030", "#8c6bb1", "#57a0d3", "#e8825a", "#5d6a73")
 
@@ -57,7 +57,7 @@ class Pareto:
         return tuple(sorted(kept, key=lambda row: (row[self.x], row[self.y])))
 
     def _beats(self, other: Row, row: Row) -> bool:
-        gains = [(other[name] - row[name]) * (-1 if name in _LITTLE else 1) for name in (self.x, self.y)]
+        gains: list[float] = [(other[name] - row[name]) * (-1 if name in _LITTLE else 1) for name in (self.x, self.y)]
         return min(gains) >= 0 and max(gains) > 0
 
     def __repr__(self) -> str:
@@ -103,7 +103,9 @@ def _name(row: Row) -> str:
 def _figure(column: str, value: float) -> str:
     if column.endswith("_bytes"):
         return f"{value / GIB:.1f}"
-    return f"{value / 1024:g}k" if column in _TOKENS and value % 1024 == 0 else f"{value:g}"
+    if column in _TOKENS:
+        return f"{value:.0f}" if value % 1024 else f"{value / 1024:.0f}k"
+    return f"{value:g}"
 
 
 def _scale(values: Sequence[float], start: float, end: float) -> Callable[[float], float]:
@@ -148,4 +150,11 @@ def _axes(
 def _dot(x: float, y: float, colour: str, name: str, *, filled: bool, named: bool) -> str:
     title = f"<title>{markup.escape(name)}</title>"
     dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour if filled else "none"}" stroke="{colour}">{title}</circle>'
-    return dot + (f'<text x="{x + 8:.1f}" y="{y + 4:.1f}" font-size="11">{markup.escape(name)}</text>' if named else "")
+    if not named:
+        return dot
+    # Towards the middle, so that a long name stays in the picture, and on the side of its dot where no line passes.
+    if x > (_LEFT + _WIDTH - _RIGHT) / 2:
+        place = f'x="{x - 7:.1f}" y="{y + 14:.1f}" text-anchor="end"'
+    else:
+        place = f'x="{x + 7:.1f}" y="{y - 7:.1f}"'
+    return f'{dot}<text {place} font-size="11">{markup.escape(name)}</text>'

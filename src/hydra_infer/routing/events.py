@@ -15,7 +15,10 @@ __all__ = ["Attempted", "Event", "Failed", "Finished", "Rested", "Tell", "fields
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """One backend was asked. `result` is "answered" or the kind of trouble, `seconds` until the first token or the failure."""
+    """One backend was asked. `result` is "answered" or the kind of trouble, `seconds` until the first token or the failure.
+
+    `number` counts the attempts of its call, from 1: an answer to a later one is a failover, or a retry that helped.
+    """
 
     kind: ClassVar[str] = "attempt"
     backend: str
@@ -24,6 +27,7 @@ class Attempted:
     result: str
     status: int | None
     seconds: float
+    number: int
 
     @property
     def good(self) -> bool:
@@ -31,7 +35,8 @@ class Attempted:
         return self.result == "answered"
 
     def __str__(self) -> str:
-        return f"{self.backend}: {self.result} for {self.model} after {self.seconds:.3f} s"
+        later = f", attempt {self.number}" if self.number > 1 else ""
+        return f"{self.backend}: {self.result} for {self.model} after {self.seconds:.3f} s{later}"
 
 
 @dataclass(frozen=True, slots=True)

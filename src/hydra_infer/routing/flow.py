@@ -292,7 +292,7 @@ class _Failover:
             ("answered", "", None) if failure is None else (str(failure.trouble), failure.message, failure.status)
         )
         self.outcomes.append(Outcome(place.backend.name, model, local.name, result, message, status, round(seconds, 6)))
-        self.tell(Attempted(place.backend.name, model, local.name, result, status, round(seconds, 6)))
+        self.tell(Attempted(place.backend.name, model, local.name, result, status, round(seconds, 6), len(self.outcomes)))
 
     def _unserved(self) -> GaveUp:
         """Nobody is known to serve any of the models; servers that would not say what they serve are named."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..wire.dialect import DIALECTS, Look
+from ..wire.tabby import ANY_MODEL
 from ..wire.trouble import Failure, Trouble
 from .backend import Backend, LocalModel
 from .ledger import Entry, Ledger
@@ -70,6 +71,8 @@ class State:
     answered: int
     failed: int
     models: tuple[str, ...] | None
+    loaded: tuple[str, ...] | None
+    decode_tps: float | None
 
 
 class Pool:
@@ -261,6 +264,10 @@ class Pool:
         if not waiting and ticket.done() and not ticket.cancelled():
             self.release(ticket.result())
 
+    def waiting(self) -> int:
+        """How many calls stand in line for a slot."""
+        return len(self._line)
+
     def _take(self, place: Place) -> None:
         place.in_flight += 1
         # The first request after a rest is the probe; until it is judged, others go elsewhere.
@@ -342,6 +349,8 @@ class Pool:
                 place.answered,
                 place.failed,
                 tuple(_names(place)) if known else None,
+                _in_memory(place),
+                place.decode_tps,
             )
 
 
@@ -350,6 +359,15 @@ def _names(place: Place) -> Iterable[str]:
     if place.backend.models is not None:
         return place.backend.models
     return place.told.models if place.told else ()
+
+
+def _in_memory(place: Place) -> tuple[str, ...] | None:
+    """The local names of what one backend has in memory; an engine is its own model, TabbyAPI's "default" is none."""
+    if place.backend.kind == "engine":
+        return tuple(_names(place))
+    if place.told is None or place.told.loaded is None:
+        return None
+    return tuple(name for name in place.told.loaded if (place.backend.kind, name) != ("tabby", ANY_MODEL))
 
 
 def _average(before: float | None, now: float) -> float:

@@ -13,7 +13,11 @@ __all__ = ["BackendStatus", "Status"]
 
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
-    """One backend: whether it answered just now and in how many seconds, and what the Router holds of it."""
+    """One backend: whether it answered when asked and in how many seconds, and what the Router holds of it.
+
+    `slots`: how many calls it may have in flight, None for any number. `loaded`: its own names of the models it has in memory,
+    None where a server does not tell. `decode_tps`: tokens per second after the first, a moving average over answers.
+    """
 
     name: str
     kind: str
@@ -28,17 +32,22 @@ class BackendStatus:
     answered: int
     failed: int
     models: tuple[str, ...] | None
+    slots: int | None
+    loaded: tuple[str, ...] | None
+    decode_tps: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self) | {"models": None if self.models is None else list(self.models)}
+        lists = {"models": self.models, "loaded": self.loaded}
+        return asdict(self) | {name: None if names is None else list(names) for name, names in lists.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Every backend's status, in list order; iterate it, index it, or print it."""
+    """Every backend's status, in list order; iterate it, index it, or print it. `queued`: calls that wait for a slot."""
 
     backends: tuple[BackendStatus, ...]
+    queued: int
 
     @property
     def healthy(self) -> bool:
@@ -70,7 +79,7 @@ class Status:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {"backends": [row.to_dict() for row in self.backends]}
+        return {"backends": [row.to_dict() for row in self.backends], "queued": self.queued}
 
 
 _HEAD = ("backend", "kind", "reachable", "state", "models", "")

@@ -1,28 +1,38 @@
-"""Where a Router's events go: to the log "hydra_infer", one line each, and to whoever listens."""
+"""Where a Router's events go: to the log "hydra_infer", one line each, to whoever listens, and the last troubles to memory."""
 
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 
-from ..routing.events import Event, fields_of
+from ..routing.events import Attempted, Event, fields_of
 
 __all__ = ["Chronicle"]
 
 _LOG = logging.getLogger("hydra_infer")
 _LOG.addHandler(logging.NullHandler())  # silent until somebody configures logging
+# What fits on one page.
+REMEMBERED = 20
 
 
 class Chronicle:
-    """Takes events in the thread or event loop of their call. Trouble is a warning, everything else for debugging."""
+    """Takes events in the thread or event loop of their call. Trouble is a warning, everything else for debugging.
 
-    def __init__(self, listener: Callable[[Event], None] | None = None) -> None:
-        self._listener = listener
+    `troubles` are the last ones and the answers that made up for them, oldest first, each with its time (seconds since 1970).
+    """
+
+    def __init__(self, listener: Callable[[Event], None] | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._listener, self._clock = listener, clock
+        self.troubles: deque[tuple[float, Event]] = deque(maxlen=REMEMBERED)
 
     def __call__(self, event: Event) -> None:
         level = logging.DEBUG if event.good else logging.WARNING
         if _LOG.isEnabledFor(level):
             _LOG.log(level, "%s", event, extra=fields_of(event))
+        if not event.good or (isinstance(event, Attempted) and event.number > 1):
+            self.troubles.append((self._clock(), event))
         if self._listener is None:
             return
         try:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 
-from ..routing.backend import Backend
 from ..routing.call import Attempt
 from ..routing.pool import Pool
 from ..wire.dialect import DIALECTS
@@ -21,9 +20,9 @@ __all__ = ["Housekeeping"]
 class Housekeeping:
     """Errands, and when to run them. Leaving a cold Ollama aborts its load; an errand goes on when its caller moves on."""
 
-    def __init__(self, backends: Iterable[Backend], pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool, self._clock, self._errands = pool, clock, Errands()
-        self._shell = AsyncShell(backends, pool, self, clock)
+        self._shell = AsyncShell(pool, self, clock)
 
     def before(self, step: Attempt) -> Future[Failure | None] | None:
         """What must be waited for before an attempt: the load of a cold model, or nothing. Others' loads are joined."""

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ..routing.errand import Ask, Change, Foresee, Progressed
+from ..routing.errand import Ask, Change, Foresee, Foresight, Progressed
 from ..routing.lifecycle import Changing
-from .foresight import foresee
 from .shell import AsyncShell, Shell
 
 __all__ = ["achange", "change"]
@@ -25,7 +24,7 @@ def change(shell: Shell, flow: Changing, deliver: Deliver) -> Change:
             if isinstance(step, Ask):
                 fact = shell.fetch(step.backend, step.request, step.limits, step.reading, _progress(step, deliver))
             elif isinstance(step, Foresee):
-                fact = foresee(step)
+                fact = _foresee(step)
             else:
                 shell.meanwhile(step)
     except StopIteration as stop:
@@ -44,7 +43,7 @@ async def achange(shell: AsyncShell, flow: Changing, deliver: Deliver) -> Change
             if isinstance(step, Ask):
                 fact = await shell.fetch(step.backend, step.request, step.limits, step.reading, _progress(step, deliver))
             elif isinstance(step, Foresee):
-                fact = await asyncio.to_thread(foresee, step)
+                fact = await asyncio.to_thread(_foresee, step)
             else:
                 await shell.meanwhile(step)
     except StopIteration as stop:
@@ -52,6 +51,12 @@ async def achange(shell: AsyncShell, flow: Changing, deliver: Deliver) -> Change
         return done
     finally:
         flow.close()
+
+
+def _foresee(step: Foresee) -> Foresight:
+    from .foresight import foresee  # the whole planner, which calls never need
+
+    return foresee(step)
 
 
 def _progress(step: Ask, deliver: Deliver) -> Callable[[Any], None]:

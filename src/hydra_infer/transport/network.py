@@ -20,6 +20,10 @@ __all__ = ["AsyncNetwork", "SyncNetwork", "socket_options"]
 # connection; with these a dead peer is noticed within about 2 s of the first unanswered byte.
 _USER_TIMEOUT_MS = 2000
 
+# httpcore writes a request's head and body one by one. What is no longer than this is sent together, before the first read:
+# a system call and a packet less for each call.
+_TOGETHER = 64 * 1024
+
 
 def socket_options() -> list[tuple[int, int, int]]:
     """Keepalive and quick failure, as far as this system has them."""
@@ -73,9 +77,14 @@ class _SyncStream(httpcore.NetworkStream):
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
         self._watch: Watch | None = None
+        self._unsent = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         watch = self._watch or CURRENT.get()
+        if self._unsent:
+            # As httpcore does: a server that takes no more may have said why, and reading tells.
+            with contextlib.suppress(httpcore.WriteError):
+                self._send(watch)
         while True:
             try:
                 data = self._inner.read(max_bytes, timeout=_left(watch))
@@ -88,8 +97,14 @@ class _SyncStream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         # A request begins with a write, always inside the call that makes it; its response may be read from elsewhere.
-        self._watch = CURRENT.get()
-        self._inner.write(buffer, timeout=_left(self._watch))
+        watch = self._watch = CURRENT.get()
+        self._unsent += buffer
+        if len(self._unsent) > _TOGETHER:
+            self._send(watch)
+
+    def _send(self, watch: Watch) -> None:
+        data, self._unsent = self._unsent, b""
+        self._inner.write(data, timeout=_left(watch))
 
     def close(self) -> None:
         self._inner.close()
@@ -137,9 +152,13 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
         self._watch: Watch | None = None
+        self._unsent = b""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         watch = self._watch or CURRENT.get()
+        if self._unsent:
+            with contextlib.suppress(httpcore.WriteError):
+                await self._send(watch)
         if not watch.may_ask():  # else the attempt's timer asks, even when it is a moment late
             _left(watch)
         data = await self._inner.read(max_bytes)
@@ -151,7 +170,13 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         watch = self._watch = CURRENT.get()
         watch.abort = self.abort
-        await self._inner.write(buffer, timeout=_left(watch))
+        self._unsent += buffer
+        if len(self._unsent) > _TOGETHER:
+            await self._send(watch)
+
+    async def _send(self, watch: Watch) -> None:
+        data, self._unsent = self._unsent, b""
+        await self._inner.write(data, timeout=_left(watch))
 
     def abort(self) -> None:
         """End a pending read now."""

@@ -25,7 +25,7 @@ class Opening:
         self.request = self.exchange.request
         self.events: list[Event] = []
         self._lost: Failure | None = None
-        self._ended = self._retry = self._retried = False
+        self.ended = self._retry = self._retried = False
         self._hops = 0
 
     @property
@@ -34,7 +34,7 @@ class Opening:
 
     @property
     def undecided(self) -> bool:
-        return not (self._ended or self.exchange.answered or self.exchange.failure or self.exchange.moved)
+        return not (self.ended or self.exchange.answered or self.exchange.failure or self.exchange.moved)
 
     @property
     def failure(self) -> Failure:
@@ -44,7 +44,7 @@ class Opening:
 
     def take(self, data: bytes | None) -> None:
         """A piece of the body, or None for its end."""
-        self._ended = data is None
+        self.ended = data is None
         self.events += self.exchange.end() if data is None else self.exchange.feed(data)
 
     def lost(self, error: LineFailed) -> None:

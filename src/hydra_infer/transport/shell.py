@@ -19,17 +19,18 @@ from ..wire.exchange import WireRequest
 from ..wire.lifecycle import Advance, Reading
 from ..wire.openai import Target
 from ..wire.trouble import Failure, failure_of_status
+from .aiohttp_line import async_line
 from .answer import Answer, AsyncAnswer
 from .engine import AsyncEngineLine, EngineLine
 from .looks import Got, engine_look, loaded_path, read_list, shows, target, with_loaded
 from .opening import Opening, still_loading
-from .upstream import AsyncHttpLine, AsyncLine, HttpLine, Line, LineFailed
+from .upstream import AsyncLine, HttpLine, Line, LineFailed
 from .watch import Watch, quick
 
 if TYPE_CHECKING:
     from .housekeeping import Housekeeping
 
-__all__ = ["LOOK_SECONDS", "AsyncShell", "Shell"]
+__all__ = ["LOOK_SECONDS", "AsyncShell", "Looks", "Shell"]
 
 Clock = Callable[[], float]
 Looks = dict[str, tuple[Look | Failure, float]]
@@ -175,11 +176,14 @@ class Shell:
 class AsyncShell:
     """Runs calls in the running event loop; safe for many loops at once."""
 
-    def __init__(self, backends: Iterable[Backend], pool: Pool, errands: Housekeeping, clock: Clock = time.monotonic) -> None:
+    def __init__(self, pool: Pool, errands: Housekeeping, clock: Clock = time.monotonic) -> None:
         self._pool, self._errands, self._clock = pool, errands, clock
-        self._lines: dict[str, AsyncLine] = {
-            row.name: AsyncEngineLine(row.source) if row.kind == "engine" else AsyncHttpLine(row) for row in backends
-        }
+        self._lines: dict[str, AsyncLine] = {}
+
+    def _line(self, backend: Backend) -> AsyncLine:
+        """Made at its first use from a loop, so that threads do not wait for aiohttp to be imported; loops share it."""
+        made = self._lines.get(backend.name)
+        return made or self._lines.setdefault(backend.name, _async_line(backend))
 
     async def run(self, call: Call, flow: Flow) -> AsyncAnswer | GaveUp:
         """Obey the flow until somebody has answered or it gives up. An answer holds a slot: read or close it."""
@@ -224,7 +228,7 @@ class AsyncShell:
         """Send a request that is no call and read its answer as it comes; the Failure of the connection, if it fails."""
         watch = Watch(limits, self._clock)
         try:
-            response = await self._lines[backend.name].send(request, watch)
+            response = await self._line(backend).send(request, watch)
             try:
                 reading.head(response.status, response.headers)
                 async for data in response:
@@ -263,7 +267,7 @@ class AsyncShell:
 
     async def _exchange(self, backend: Backend, request: WireRequest, watch: Watch) -> Got:
         try:
-            response = await self._lines[backend.name].send(request, watch)
+            response = await self._line(backend).send(request, watch)
             body = b"".join([data async for data in response])
             await response.aclose()
         except LineFailed as error:
@@ -292,7 +296,7 @@ class AsyncShell:
 
     async def aclose(self) -> None:
         """Close the running loop's connections."""
-        for line in self._lines.values():
+        for line in list(self._lines.values()):
             await line.aclose()
 
     async def _attempt(self, call: Call, step: Attempt) -> AsyncAnswer | Failure:
@@ -309,12 +313,14 @@ class AsyncShell:
         while True:
             watch, response = Watch(step.limits, self._clock, functools.partial(self._holds, step)), None
             try:
-                response = await self._lines[step.backend.name].send(opening.request, watch)
+                response = await self._line(step.backend).send(opening.request, watch)
                 body = aiter(response)
                 opening.exchange.head(response.status, response.headers)
                 while opening.undecided:
                     opening.take(await anext(body, None))
                 if opening.answered:
+                    if opening.ended:
+                        watch.stop_timer()  # nothing more is waited for
                     watch.token()
                     answer = AsyncAnswer(opening.exchange, watch, opening.events, step, response, body)
                     response = None
@@ -328,6 +334,10 @@ class AsyncShell:
                     watch.stop_timer()
             if not opening.again():
                 return opening.failure
+
+
+def _async_line(backend: Backend) -> AsyncLine:
+    return AsyncEngineLine(backend.source) if backend.kind == "engine" else async_line(backend)
 
 
 def _given_up(stop: StopIteration) -> GaveUp:

@@ -21,7 +21,6 @@ from ..routing.status import BackendStatus, Status
 from ..routing.strategies import UserStrategy, find_strategy
 from ..routing.turns import Turns
 from ..routing.verdict import GaveUp, unknown_model
-from ..wire.dialect import Look
 from ..wire.lifecycle import Wish
 from ..wire.question import Question
 from ..wire.trouble import Failure
@@ -29,7 +28,7 @@ from . import lifecycle
 from .answer import Answer, AsyncAnswer
 from .chronicle import Chronicle
 from .housekeeping import Housekeeping
-from .shell import LOOK_SECONDS, AsyncShell, Shell
+from .shell import LOOK_SECONDS, AsyncShell, Looks, Shell
 
 __all__ = ["Switchboard"]
 
@@ -61,9 +60,9 @@ class Switchboard:
         self._clock, self._tell = clock, Chronicle(on_event)
         self.pool = Pool(self.backends, cooldown=policy.cooldown, clock=clock)
         self._turns = Turns()
-        self._housekeeping = Housekeeping(self.backends, self.pool, clock)
+        self._housekeeping = Housekeeping(self.pool, clock)
         self._shell = Shell(self.backends, self.pool, self._housekeeping, clock)
-        self._aio = AsyncShell(self.backends, self.pool, self._housekeeping, clock)
+        self._aio = AsyncShell(self.pool, self._housekeeping, clock)
         self._check_names()
 
     # ---- calls -----------------------------------------------------------------------------------------------
@@ -153,11 +152,15 @@ class Switchboard:
 
     def status(self) -> Status:
         """Ask every server now."""
-        return self._status(self._shell.look(self.backends, LOOK_SECONDS))
+        return self.status_by(self._shell.look(self.backends, LOOK_SECONDS))
 
     async def astatus(self) -> Status:
         """The same from an event loop."""
-        return self._status(await self._aio.look(self.backends, LOOK_SECONDS))
+        return self.status_by(await self.alook())
+
+    async def alook(self) -> Looks:
+        """Ask every server what it has, from an event loop."""
+        return await self._aio.look(self.backends, LOOK_SECONDS)
 
     def explain(
         self, model: str, fields: Mapping[str, Any], tags: Iterable[str] | str | None = None, *, fallback: bool = True
@@ -192,7 +195,8 @@ class Switchboard:
         table = self.pool.models()
         return table | {alias: table[model] for alias, model in self.aliases.items() if model in table}
 
-    def _status(self, looks: Mapping[str, tuple[Look | Failure, float]]) -> Status:
+    def status_by(self, looks: Looks) -> Status:
+        """How the backends are now, by what they answered when last looked at; asks nobody."""
         rows = []
         for place in self.pool.places:
             found, seconds = looks[place.backend.name]
@@ -212,9 +216,16 @@ class Switchboard:
                     answered=state.answered,
                     failed=state.failed,
                     models=state.models,
+                    slots=place.backend.max_parallel,
+                    loaded=state.loaded,
+                    decode_tps=state.decode_tps,
                 )
             )
-        return Status(tuple(rows))
+        return Status(tuple(rows), self.pool.waiting())
+
+    def troubles(self) -> list[tuple[float, Event]]:
+        """The last failures, rests and failovers, oldest first, with their times (seconds since 1970)."""
+        return list(self._tell.troubles)
 
     def _check_names(self) -> None:
         """A fallback or alias that nobody serves is a slip of the pen, told at once where every list is known."""

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Protocol
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 import httpcore
 
 from ..routing.backend import Backend
 from ..wire.exchange import WireRequest
 from ..wire.trouble import Failure, Trouble
+from .loops import PerLoop
 from .network import AsyncNetwork, SyncNetwork, socket_options
 from .watch import CURRENT, Watch
 
-__all__ = ["AsyncHttpLine", "AsyncLine", "AsyncResponse", "HttpLine", "Line", "LineFailed", "Response"]
+__all__ = ["KEEPALIVE", "AsyncHttpLine", "AsyncLine", "AsyncResponse", "HttpLine", "Line", "LineFailed", "Response", "decoded"]
 
 # A kept connection older than this is not used again; servers' own limits are 5 s (uvicorn) and up, hence the free retry.
-_KEEPALIVE = 30.0
+KEEPALIVE = 30.0
 
 
 class LineFailed(Exception):
@@ -82,7 +82,7 @@ class HttpLine:
         except httpcore.TimeoutException as error:
             raise LineFailed(_timed_out(watch, error)) from error
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
-            raise LineFailed(_lost(watch, error), stale=not watch.fresh and not watch.received) from error
+            raise LineFailed(_lost(watch, error), stale=_is_stale(watch, error)) from error
         finally:
             CURRENT.reset(token)
 
@@ -99,7 +99,7 @@ class HttpLine:
                 self._pid = os.getpid()
                 self._pool = httpcore.ConnectionPool(
                     max_connections=None,
-                    keepalive_expiry=_KEEPALIVE,
+                    keepalive_expiry=KEEPALIVE,
                     network_backend=SyncNetwork(),
                     socket_options=socket_options(),
                 )
@@ -108,7 +108,7 @@ class HttpLine:
 
 class _HttpResponse:
     def __init__(self, response: httpcore.Response, watch: Watch) -> None:
-        self.status, self.headers = response.status, _headers(response.headers)
+        self.status, self.headers = response.status, decoded(response.headers)
         self._response, self._watch = response, watch
 
     def __iter__(self) -> Iterator[bytes]:
@@ -128,12 +128,10 @@ class AsyncHttpLine:
 
     def __init__(self, backend: Backend) -> None:
         self._origin = _origin(backend)
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[httpcore.AsyncConnectionPool, AsyncGenerator[None]]] = (
-            WeakKeyDictionary()
-        )
+        self._pools = PerLoop(_async_pool, httpcore.AsyncConnectionPool.aclose)
 
     async def send(self, request: WireRequest, watch: Watch) -> AsyncResponse:
-        pool = await self._connections()
+        pool = await self._pools.get()
         token = CURRENT.set(watch)
         watch.start_timer(asyncio.get_running_loop())
         try:
@@ -143,36 +141,18 @@ class AsyncHttpLine:
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
             if watch.expired:
                 raise LineFailed(_timed_out(watch, error)) from error
-            raise LineFailed(_lost(watch, error), stale=not watch.fresh and not watch.received) from error
+            raise LineFailed(_lost(watch, error), stale=_is_stale(watch, error)) from error
         finally:
             CURRENT.reset(token)
 
     async def aclose(self) -> None:
         """Close the running loop's connections; other loops close theirs when they shut down."""
-        entry = self._pools.pop(asyncio.get_running_loop(), None)
-        if entry is not None:
-            await entry[1].aclose()
-
-    async def _connections(self) -> httpcore.AsyncConnectionPool:
-        loop = asyncio.get_running_loop()
-        entry = self._pools.get(loop)
-        if entry is None:
-            pool = httpcore.AsyncConnectionPool(
-                max_connections=None,
-                keepalive_expiry=_KEEPALIVE,
-                network_backend=AsyncNetwork(),
-                socket_options=socket_options(),
-            )
-            # asyncio.run closes every async generator of its loop at the end: the one moment at which we can close too.
-            keeper = _close_with_loop(pool)
-            entry = self._pools[loop] = (pool, keeper)
-            await anext(keeper)
-        return entry[0]
+        await self._pools.aclose()
 
 
 class _AsyncHttpResponse:
     def __init__(self, response: httpcore.Response, watch: Watch) -> None:
-        self.status, self.headers = response.status, _headers(response.headers)
+        self.status, self.headers = response.status, decoded(response.headers)
         self._response, self._watch = response, watch
         self._parts = response.aiter_stream()
 
@@ -193,11 +173,10 @@ class _AsyncHttpResponse:
         await self._response.aclose()
 
 
-async def _close_with_loop(pool: httpcore.AsyncConnectionPool) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        await pool.aclose()
+def _async_pool() -> httpcore.AsyncConnectionPool:
+    return httpcore.AsyncConnectionPool(
+        max_connections=None, keepalive_expiry=KEEPALIVE, network_backend=AsyncNetwork(), socket_options=socket_options()
+    )
 
 
 def _origin(backend: Backend) -> tuple[bytes, bytes, int]:
@@ -227,7 +206,8 @@ def _core_request(origin: tuple[bytes, bytes, int], request: WireRequest) -> htt
     )
 
 
-def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+def decoded(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers as a Response has them: lower-case names."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
 
 
@@ -235,6 +215,11 @@ def _timed_out(watch: Watch, error: Exception) -> Failure:
     if isinstance(error, httpcore.ConnectTimeout) and not watch.expired:
         return Failure(Trouble.UNREACHABLE, str(error) or "no connection within connect_timeout", limit="connect_timeout")
     return Failure(Trouble.SILENT, watch.verdict, limit=watch.blame)
+
+
+def _is_stale(watch: Watch, error: Exception) -> bool:
+    """Whether a kept connection turned out to be dead before anything came; one that could not be made is not stale."""
+    return not (watch.fresh or watch.received or isinstance(error, httpcore.ConnectError))
 
 
 def _lost(watch: Watch, error: Exception) -> Failure:

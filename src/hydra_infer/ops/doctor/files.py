@@ -1,0 +1,136 @@
+"""Other programs' configuration files: TabbyAPI's config.yml with its keys' file, and LiteLLM's config.yaml."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...configs import tabby
+from ...configs.disk import read
+from ...configs.document import line_of, parse
+from ...configs.litellm import LiteLLMConfig, read_litellm
+from ...configs.tabby_keys import KEYS
+from ...errors import ConfigError, HydraError
+from .report import Finding
+
+__all__ = ["check_litellm_file", "check_tabby_file"]
+
+_REFERENCE = re.compile(r"os\.environ/(\w+)")
+_DEFAULT_PORT = KEYS["network.port"].default
+_SERIOUS = ("dangerous", "wrong")
+
+
+def check_tabby_file(
+    path: Path, version: str | None = None, *, port: int | None = None, per_model: bool = False
+) -> Iterator[Finding]:
+    """The linter's findings; whether it listens on the `port` that the fleet says; whether others may read its keys.
+
+    `version` is the date of the TabbyAPI commit that reads it; `per_model`: it is a tabby_config.yml in a model's folder.
+    """
+    try:
+        text = read(path)
+    except ConfigError as error:
+        yield Finding(
+            "error",
+            str(path),
+            error.message,
+            "the server starts without it, or not at all",
+            "correct the path, or its permissions",
+        )
+        return
+    for one in tabby.lint(text, version=version, per_model=per_model):
+        yield Finding(
+            "error" if one.kind in _SERIOUS else "warning",
+            f"{path}:{one.line}",
+            f"{one.key}: {one.kind}" if one.key else one.kind,
+            one.why,
+            f"write\n{_indented(one.instead)}" if one.instead else "take the line out",
+        )
+    said = _port(text)
+    if port is not None and said != port:
+        yield Finding(
+            "error",
+            str(path),
+            f"network.port is {said}, and the fleet file asks port {port}",
+            "the server that is asked is not this one",
+            f"network:\n          port: {port}, or the other port in url: of the fleet file",
+        )
+    yield from _keys(path.with_name("api_tokens.yml"))
+
+
+def _port(text: str) -> Any:
+    """Where it listens; TabbyAPI's default where the file is not usable or does not say."""
+    try:
+        root = parse(text, "the file")
+    except ConfigError:
+        return _DEFAULT_PORT  # the linter has said why
+    network = root.get("network") if isinstance(root, dict) else None
+    return network.get("port", _DEFAULT_PORT) if isinstance(network, dict) else _DEFAULT_PORT
+
+
+def _keys(path: Path) -> Iterator[Finding]:
+    # Windows has no such bits, and reports them set.
+    if os.name == "posix" and path.is_file() and path.stat().st_mode & stat.S_IROTH:
+        yield Finding(
+            "warning",
+            str(path),
+            "everybody on this machine can read it",
+            "it holds TabbyAPI's keys, the admin's among them",
+            f"chmod 600 {path}",
+        )
+
+
+def check_litellm_file(path: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """What a LiteLLM proxy's configuration says that does not do what it seems to."""
+    try:
+        text = read(path)
+        # The proxy has another environment than we: what the file names there is taken to be there.
+        config = read_litellm(text, str(path), {**dict.fromkeys(_REFERENCE.findall(text), "given"), **environment})
+    except HydraError as error:
+        yield Finding("error", str(path), str(error), "LiteLLM refuses it, or serves nothing from it", "correct that line")
+        return
+    for row in parse(text, str(path))["model_list"]:
+        yield from _deployment(row, path)
+    yield from _retries(config, path)
+
+
+def _deployment(row: dict[str, Any], path: Path) -> Iterator[Finding]:
+    params, info = row["litellm_params"], row.get("model_info") or {}
+    where = f"{path}:{line_of(params, 'model')}"
+    if str(params.get("model")).startswith("ollama/") and info.get("mode") != "embedding":
+        yield Finding(
+            "warning",
+            where,
+            f"{row['model_name']} is asked by ollama/, Ollama's old /api/generate",
+            "tools are lost in streams, and an answer that was cut off reads as a whole one",
+            "write ollama_chat/ in its place (ollama/ is for embeddings, with model_info: mode: embedding)",
+        )
+    if info.get("max_tokens") and not info.get("max_input_tokens"):
+        yield Finding(
+            "warning",
+            where,
+            f"{row['model_name']} has max_tokens and no max_input_tokens in model_info",
+            "LiteLLM takes max_tokens for the answer's length, and checks no prompt against the context",
+            f"max_input_tokens: {info['max_tokens']}, and router_settings: enable_pre_call_checks: true",
+        )
+
+
+def _retries(config: LiteLLMConfig, path: Path) -> Iterator[Finding]:
+    groups = [one.group for one in config.deployments]
+    lonely = sorted({name for name in groups if groups.count(name) == 1 and name not in config.fallbacks})
+    if lonely and config.settings.get("retries"):
+        yield Finding(
+            "warning",
+            str(path),
+            f"num_retries is {config.settings['retries']}, and there is one server and no fallback for {', '.join(lonely)}",
+            "a retry asks the server that just failed again, after a pause, and nothing else ever answers",
+            "router_settings: fallbacks: names who answers instead",
+        )
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"          {line}" for line in text.splitlines())

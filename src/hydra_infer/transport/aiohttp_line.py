@@ -1,0 +1,190 @@
+"""Lines to servers for event loops over aiohttp: several times the calls per second of httpcore; same seam, same limits."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import httpcore
+
+from ..routing.backend import Backend
+from ..wire.exchange import WireRequest
+from ..wire.trouble import Failure, Trouble
+from .loops import PerLoop
+from .network import socket_options
+from .upstream import KEEPALIVE, AsyncHttpLine, AsyncLine, AsyncResponse, LineFailed, decoded
+from .watch import CURRENT, Watch
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["AiohttpLine", "async_line"]
+
+# The first release that limits how many headers a response may have.
+_OLDEST = (3, 13, 4)
+
+# aiohttp warns of larger bodies given as bytes, because it writes them in one go; a file it writes piece by piece.
+_LARGE = 2**20
+
+
+def async_line(backend: Backend) -> AsyncLine:
+    """A server as event loops reach it: over aiohttp where a fit release is installed, else over httpcore."""
+    try:
+        import aiohttp
+    except ModuleNotFoundError:
+        return AsyncHttpLine(backend)
+    release = tuple(int(part) for part in aiohttp.__version__.split(".")[:3] if part.isdigit())
+    return AiohttpLine(backend) if release >= _OLDEST else AsyncHttpLine(backend)
+
+
+class AiohttpLine:
+    """A server over HTTP: each loop has its own connections, without a limit; no cookies, no proxy, no redirects."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._url = backend.url
+        self._sessions = PerLoop(self._open, _close)
+
+    async def send(self, request: WireRequest, watch: Watch) -> AsyncResponse:
+        import aiohttp
+
+        session, loop = await self._sessions.get(), asyncio.get_running_loop()
+        token = CURRENT.set(watch)
+        try:
+            async with asyncio.timeout(None) as scope:
+                watch.abort = lambda: scope.reschedule(loop.time())
+                watch.start_timer(loop)
+                response = await session.request(
+                    request.method,
+                    self._url + request.path,
+                    headers=request.headers,
+                    data=io.BytesIO(request.body) if len(request.body) > _LARGE else request.body or None,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(connect=watch.connect_left()),
+                )
+        except aiohttp.ConnectionTimeoutError as error:
+            message = "no connection within connect_timeout"
+            raise LineFailed(Failure(Trouble.UNREACHABLE, message, limit="connect_timeout")) from error
+        except TimeoutError as error:
+            raise LineFailed(Failure(Trouble.SILENT, watch.verdict, limit=watch.blame)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _without_response(watch, error) from error
+        finally:
+            watch.abort = None
+            CURRENT.reset(token)
+        watch.abort = response.close
+        return _Response(response, watch)
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections; other loops close theirs when they shut down."""
+        await self._sessions.aclose()
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=KEEPALIVE,
+            ssl=httpcore.default_ssl_context() if self._url.startswith("https:") else True,  # the authorities httpx trusts
+            socket_factory=_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+
+class _Response:
+    def __init__(self, response: aiohttp.ClientResponse, watch: Watch) -> None:
+        self.status, self.headers = response.status, decoded(response.raw_headers)
+        self._response, self._watch = response, watch
+        self._error: Exception | None = None
+        self._closed: asyncio.Future[None] | None = None
+        if response.connection is not None and (protocol := response.connection.protocol) is not None:  # else all has come
+            self._closed = protocol.closed
+            if self._closed is None:
+                self._cut()
+            else:
+                self._closed.remove_done_callback(_heard)
+                self._closed.add_done_callback(_heard)
+                self._closed.add_done_callback(self._cut)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        import aiohttp
+
+        data = b""
+        if self._error is None:
+            try:
+                data = await self._response.content.readany()
+            except (aiohttp.ClientError, OSError) as error:
+                self._error, data = error, self._left_over()
+        if data:
+            return data
+        if self._error is None:
+            raise StopAsyncIteration
+        watch, reason = self._watch, str(self._error) or type(self._error).__name__
+        broken = Failure(Trouble.BROKEN, f"connection lost: {reason}")
+        raise LineFailed(Failure(Trouble.SILENT, watch.verdict, limit=watch.blame) if watch.expired else broken) from self._error
+
+    def _left_over(self) -> bytes:
+        """What had come before the fault: aiohttp keeps it, but tells of the fault first."""
+        content = self._response.content
+        content.set_exception(None)  # type: ignore[arg-type]  # the one public way to the rest
+        return content.read_nowait()
+
+    def _cut(self, _: asyncio.Future[None] | None = None) -> None:
+        """aiohttp closes a connection on a malformed chunk, and then leaves the body's reader to wait for ever."""
+        import aiohttp
+
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the body is malformed"))
+
+    async def aclose(self) -> None:
+        self._watch.stop_timer()
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._cut)
+        self._response.close()
+
+
+def _heard(closed: asyncio.Future[None]) -> None:
+    """How a connection ended is told by its body too; asyncio complains of a future's error that nobody looks at."""
+    if not closed.cancelled():
+        closed.exception()
+
+
+async def _close(session: aiohttp.ClientSession) -> None:
+    await session.close()
+    await asyncio.sleep(0)  # transports close in the loop's next turn, and there may be no other
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket for a new connection of the attempt that is being made."""
+    CURRENT.get().fresh = True
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    for option in socket_options():
+        made.setsockopt(*option)
+    return made
+
+
+def _without_response(watch: Watch, error: Exception) -> LineFailed:
+    """Asking again is safe on a kept connection that ended before a response began; of a reset aiohttp does not tell when."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return LineFailed(Failure(Trouble.UNREACHABLE, str(error.os_error)))
+    if isinstance(error, aiohttp.ClientResponseError):
+        return LineFailed(Failure(Trouble.BROKEN, f"not HTTP: {error.message.splitlines()[0]}"))
+    if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
+        return LineFailed(Failure(Trouble.BROKEN, "connection lost: the headers were cut short"))
+    message = str(error) or type(error).__name__
+    return LineFailed(Failure(Trouble.UNREACHABLE, f"connection lost: {message}"), stale=not watch.fresh)

@@ -1,0 +1,160 @@
+"""The lines to servers: the same bytes out, the same reading of hostile bytes in, by threads, httpcore and aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers.fault import CUT, FaultServer, chunked, head, hello, word
+from transport.faces import LOOPED, both, chat
+
+from hydra_infer import AllBackendsFailed, Backend, Router, StreamBroken
+from hydra_infer.transport.aiohttp_line import AiohttpLine, async_line
+from hydra_infer.transport.upstream import AsyncHttpLine
+
+CERTIFICATE = Path(__file__).parents[1] / "data" / "localhost.pem"  # self-signed, for 127.0.0.1, with its key
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+def one(server: FaultServer, **settings: Any) -> Router:
+    return Router([Backend.openai(server.url, models=["m"], api_key="k")], **settings)
+
+
+@both
+def test_what_goes_out_is_ours_alone(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with FaultServer(chunked(word("x"), word("", "stop"))) as server:
+        router = one(server)
+        chat(face, router)
+        method, path, headers, body = server.requests[0]
+        assert (method, path) == ("POST", "/v1/chat/completions")
+        assert headers == {
+            "host": f"127.0.0.1:{server.port}",
+            "accept": "text/event-stream",
+            "accept-encoding": "identity",
+            "authorization": "Bearer k",
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+        }
+        router.close()
+
+
+@both
+def test_no_cookie_is_kept(face: str) -> None:
+    cookie = head(200, "text/event-stream", transfer_encoding="chunked", set_cookie="a=b; Path=/")
+    with FaultServer([cookie, *chunked(word("x"), word("", "stop"))[1:]]) as server:
+        router = one(server)
+
+        async def twice() -> None:
+            await router.aio.chat("m", "hi")
+            await router.aio.chat("m", "hi")
+
+        if face == "sync":
+            router.chat("m", "hi")
+            router.chat("m", "hi")
+        else:
+            asyncio.run(twice())
+        assert ["cookie" in headers for _, _, headers, _ in server.requests] == [False, False]
+        router.close()
+
+
+@both
+def test_a_body_of_megabytes_arrives_whole(face: str) -> None:
+    text = "picture " * 400_000
+    with FaultServer(hello("a")) as server:
+        router = one(server)
+        chat(face, router, extra_body={"picture": text})
+        assert text.encode() in server.requests[0][3]
+        router.close()
+
+
+@both
+def test_a_slow_reader_gets_all_that_came_before_the_fault(face: str) -> None:
+    with FaultServer(chunked(word("one"), 0.1, word(" two"), word(" three"), CUT, end=False)) as server:
+        router = one(server)
+        pieces: list[str] = []
+
+        async def slowly() -> None:
+            async with await router.aio.stream("m", "hi") as answer:
+                async for chunk in answer:
+                    pieces.append(chunk.text)
+                    await asyncio.sleep(0.3)
+
+        with pytest.raises(StreamBroken) as caught:
+            if face == "sync":
+                with router.stream("m", "hi") as answer:
+                    for chunk in answer:
+                        pieces.append(chunk.text)
+                        time.sleep(0.3)
+            else:
+                asyncio.run(slowly())
+        assert (caught.value.text, "".join(pieces)) == ("one two three", "one two three")
+        router.close()
+
+
+HOSTILE: dict[str, list[Any]] = {
+    "an endless header line": [b"HTTP/1.1 200 OK\r\nx: ", *[b"y" * 65536] * 400],
+    "endless headers": [b"HTTP/1.1 200 OK\r\n", *[b"x: y\r\n" * 10_000] * 400],
+    "an endless status line": [b"HTTP/1.1 200 ", *[b"y" * 65536] * 400],
+    "a chunk of no size": [head(200, "text/event-stream", transfer_encoding="chunked"), b"5;\r\nhello\r\nZZ\r\n", 30.0],
+    "two lengths": [b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n{}", 30.0],
+}
+
+
+@both
+@pytest.mark.parametrize("fault", HOSTILE)
+def test_hostile_bytes_end_the_attempt_long_before_its_timer(face: str, fault: str) -> None:
+    with FaultServer(HOSTILE[fault]) as bad, FaultServer(hello("good")) as good:
+        backends = [Backend.openai(bad.url, models=["m"], name="bad"), Backend.openai(good.url, models=["m"], name="good")]
+        router = Router(backends, first_token_timeout=20)
+        reply = chat(face, router)
+        assert reply.backend == "good"
+        assert reply.attempts[0].result == "broken"
+        assert bad.left.wait(5)  # and nobody goes on reading
+        router.close()
+
+
+@both
+def test_tls_is_checked_against_the_systems_authorities_and_ssl_cert_file(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(CERTIFICATE)
+    with FaultServer(hello("a"), tls=tls) as server:
+        router = one(server)
+        with pytest.raises(AllBackendsFailed, match="CERTIFICATE_VERIFY_FAILED"):
+            chat(face, router)
+        router.close()
+        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+        router = one(server)
+        assert chat(face, router).text == "hello from a"
+        assert len(server.requests) == 1
+        router.close()
+
+
+@pytest.mark.parametrize("face", LOOPED, indirect=True)
+def test_connections_end_with_their_loop(face: str) -> None:
+    with FaultServer(hello("a")) as server:
+        router = one(server)
+        for _ in range(3):
+            chat(face, router)
+        assert server.connections == 3
+        for _ in range(100):
+            if not server._open:
+                break
+            time.sleep(0.05)
+        assert not server._open
+        router.close()
+
+
+@pytest.mark.parametrize(("release", "kind"), [("3.14.5", AiohttpLine), ("3.13.4", AiohttpLine), ("3.13.3", AsyncHttpLine)])
+def test_a_release_without_limits_on_headers_is_not_used(release: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiohttp.__version__", release)
+    assert isinstance(async_line(Backend.openai("http://127.0.0.1:1")), kind)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    assert isinstance(async_line(Backend.openai("http://127.0.0.1:1")), AsyncHttpLine)
