@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .cli import _cards, _command, _gpu_names, _key, _tokens
+from .words import cards, command, gpu_names, key_in, tokens
 
 if TYPE_CHECKING:
-    from .ops.migrate import Move, State
+    from ..ops.migrate import Move, State
 
 __all__ = ["add_migrate"]
 
@@ -28,7 +28,7 @@ def add_migrate(commands: Any) -> None:
 
 
 def _add_readiness(jobs: Any) -> None:
-    job = _command(jobs, "readiness", _readiness, "what a move takes, and what of it is there (exit status 1: not all)")
+    job = command(jobs, "readiness", _readiness, "what a move takes, and what of it is there (exit status 1: not all)")
     job.add_argument("what", help="the model's folder, or the config.yml that names it")
     _fitting(job)
     job.add_argument("--original", metavar="FOLDER", help="its unquantised weights, where they do not lie beside it")
@@ -40,11 +40,11 @@ def _add_readiness(jobs: Any) -> None:
 
 
 def _readiness(arguments: argparse.Namespace) -> int:
-    from .ops.migrate import readiness
+    from ..ops.migrate import readiness
 
     found = readiness(
         arguments.what,
-        gpus=_gpu_names(arguments.gpus),
+        gpus=gpu_names(arguments.gpus),
         context=arguments.context,
         cache=arguments.cache,
         original=arguments.original,
@@ -56,7 +56,7 @@ def _readiness(arguments: argparse.Namespace) -> int:
 
 
 def _add_translate(jobs: Any) -> None:
-    job = _command(jobs, "translate", _translate, "the old config.yml as today's TabbyAPI reads it (exit status 1: some is open)")
+    job = command(jobs, "translate", _translate, "the old config.yml as today's TabbyAPI reads it (exit status 1: some is open)")
     job.add_argument("file", metavar="CONFIG")
     job.add_argument("--model", metavar="NAME", help="the EXL3 folder's name, instead of the EXL2 one's")
     job.add_argument("--draft", metavar="NAME", help="likewise the draft's")
@@ -68,8 +68,8 @@ def _add_translate(jobs: Any) -> None:
 
 
 def _translate(arguments: argparse.Namespace) -> int:
-    from .configs.disk import read, write
-    from .ops.migrate import translate
+    from ..configs.disk import read, write
+    from ..ops.migrate import translate
 
     version = {"version": arguments.tabby_version} if arguments.tabby_version else {}
     done = translate(read(arguments.file), model=arguments.model, draft=arguments.draft, **version)
@@ -80,7 +80,7 @@ def _translate(arguments: argparse.Namespace) -> int:
 
 
 def _add_convert(jobs: Any) -> None:
-    job = _command(jobs, "convert", _convert, "EXL3 from a model's unquantised original, by exllamav3's converter")
+    job = command(jobs, "convert", _convert, "EXL3 from a model's unquantised original, by exllamav3's converter")
     job.add_argument("original", metavar="ORIGINAL", help="the folder of the 16-bit weights")
     job.add_argument("out", metavar="OUT", help="the folder to make; the same command continues one that was stopped")
     _fitting(job)
@@ -93,10 +93,10 @@ def _add_convert(jobs: Any) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from .ops.migrate import convert, prepare
+    from ..ops.migrate import convert, prepare
 
     options = {
-        "gpus": _gpu_names(arguments.gpus),
+        "gpus": gpu_names(arguments.gpus),
         "context": arguments.context or 8192,
         "cache": arguments.cache or "fp16",
         "rate": arguments.rate,
@@ -112,7 +112,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _add_trial(jobs: Any) -> None:
-    job = _command(jobs, "trial", _trial, "start the new server beside the old one, on 127.0.0.1, and see whether it answers")
+    job = command(jobs, "trial", _trial, "start the new server beside the old one, on 127.0.0.1, and see whether it answers")
     job.add_argument("file", metavar="CONFIG", help="the new config.yml")
     job.add_argument("--command", required=True, metavar="WORDS", help="what starts TabbyAPI: 'venv/bin/python main.py'")
     job.add_argument("--folder", default=".", help="where to start it: TabbyAPI's checkout, with api_tokens.yml")
@@ -122,8 +122,8 @@ def _add_trial(jobs: Any) -> None:
 
 
 def _trial(arguments: argparse.Namespace) -> int:
-    from .configs.disk import read
-    from .ops.migrate import trial
+    from ..configs.disk import read
+    from ..ops.migrate import trial
 
     with (
         _ending_by_sigterm(),
@@ -132,7 +132,7 @@ def _trial(arguments: argparse.Namespace) -> int:
             command=arguments.command,
             folder=arguments.folder,
             port=arguments.port,
-            api_key=_key(arguments.api_key_env) if arguments.api_key_env else None,
+            api_key=key_in(arguments.api_key_env) if arguments.api_key_env else None,
             timeout=arguments.timeout,
             progress=_Telling(),
         ) as running,
@@ -155,7 +155,7 @@ def _ending_by_sigterm() -> Iterator[None]:
 
 
 def _add_compare(jobs: Any) -> None:
-    job = _command(jobs, "compare", _compare, "the old server and the new one, measured side by side")
+    job = command(jobs, "compare", _compare, "the old server and the new one, measured side by side")
     job.add_argument("old", metavar="OLD", help="its address")
     job.add_argument("new", metavar="NEW", help="its address, or that of a trial")
     job.add_argument("--repetitions", type=int, default=10, metavar="N", help="of each; fewer than 10 show no difference")
@@ -168,9 +168,9 @@ def _add_compare(jobs: Any) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from .ops.migrate import compare
+    from ..ops.migrate import compare
 
-    key = _key(arguments.api_key_env) if arguments.api_key_env else None
+    key = key_in(arguments.api_key_env) if arguments.api_key_env else None
     report = compare(
         arguments.old,
         arguments.new,
@@ -186,7 +186,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _add_cutover(jobs: Any) -> None:
-    job = _command(
+    job = command(
         jobs, "cutover", _cutover, "put the new config, unit and link in place and start the new server; undone if it fails"
     )
     job.add_argument("folder", metavar="FOLDER", help="for the journal; with an interrupted cutover in it, no more is needed")
@@ -196,37 +196,37 @@ def _add_cutover(jobs: Any) -> None:
 
 
 def _cutover(arguments: argparse.Namespace) -> int:
-    from .ops.migrate import cutover
+    from ..ops.migrate import cutover
 
-    key = _key(arguments.api_key_env) if arguments.api_key_env else None
+    key = key_in(arguments.api_key_env) if arguments.api_key_env else None
     move = _move(arguments) if arguments.config else None
     return _state(cutover(arguments.folder, move, api_key=key, timeout=arguments.timeout, progress=_Telling()), arguments)
 
 
 def _add_way_back(jobs: Any) -> None:
-    back = _command(jobs, "rollback", _rollback, "back to what was before the last cutover, whether it ended or was interrupted")
+    back = command(jobs, "rollback", _rollback, "back to what was before the last cutover, whether it ended or was interrupted")
     _waiting(back)
-    status = _command(jobs, "status", _status, "where everything is (exit status 1: interrupted, or changed by hand)")
+    status = command(jobs, "status", _status, "where everything is (exit status 1: interrupted, or changed by hand)")
     for job in (back, status):
         job.add_argument("folder", metavar="FOLDER", help="where the journal is")
         job.add_argument("--json", action="store_true")
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    from .ops.migrate import rollback
+    from ..ops.migrate import rollback
 
-    key = _key(arguments.api_key_env) if arguments.api_key_env else None
+    key = key_in(arguments.api_key_env) if arguments.api_key_env else None
     return _state(rollback(arguments.folder, api_key=key, timeout=arguments.timeout, progress=_Telling()), arguments)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from .ops.migrate import status
+    from ..ops.migrate import status
 
     return _state(status(arguments.folder), arguments)
 
 
 def _add_script(jobs: Any) -> None:
-    job = _command(jobs, "script", _script, "the steps of a cutover as a shell script for another host, or those back")
+    job = command(jobs, "script", _script, "the steps of a cutover as a shell script for another host, or those back")
     _moved(job, required=True)
     job.add_argument("--old-config", metavar="FILE", help="a copy of that host's present config.yml")
     job.add_argument("--old-unit", metavar="FILE", help="likewise of its unit")
@@ -236,7 +236,7 @@ def _add_script(jobs: Any) -> None:
 
 
 def _script(arguments: argparse.Namespace) -> int:
-    from .ops.migrate import script
+    from ..ops.migrate import script
 
     print(script(_move(arguments), side="old" if arguments.back else "new", host=arguments.host), end="")
     return 0
@@ -246,8 +246,8 @@ def _script(arguments: argparse.Namespace) -> int:
 
 
 def _fitting(job: argparse.ArgumentParser) -> None:
-    _cards(job)
-    job.add_argument("--context", type=_tokens, metavar="TOKENS", help="8192 or 32k")
+    cards(job)
+    job.add_argument("--context", type=tokens, metavar="TOKENS", help="8192 or 32k")
     job.add_argument("--cache", help="fp16, q8, q6, q4, or 'k,v' bits")
 
 
@@ -271,9 +271,9 @@ def _moved(job: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def _move(arguments: argparse.Namespace) -> Move:
-    from .configs.disk import read
-    from .errors import ConfigError
-    from .ops.migrate import Move
+    from ..configs.disk import read
+    from ..errors import ConfigError
+    from ..ops.migrate import Move
 
     if not arguments.new_config:
         raise ConfigError("--config goes with --new-config")

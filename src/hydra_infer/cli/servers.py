@@ -1,0 +1,98 @@
+"""Commands about servers: status, models, load, unload, pull."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .words import command, print_json, router_of, servers, tokens
+
+if TYPE_CHECKING:
+    from ..routing.errand import Change
+
+__all__ = ["add_servers"]
+
+
+def add_servers(commands: Any) -> None:
+    status = command(commands, "status", _status, "ask servers how they are (exit status 1: not all well)")
+    servers(status, required=True)
+    models = command(commands, "models", _models, "which models these servers serve (exit status 1: none)")
+    servers(models, required=True)
+
+    load = command(commands, "load", _load, "have a server load a model (TabbyAPI, Ollama), and wait until it has")
+    load.add_argument("model", help="the server's name of the model; for TabbyAPI its folder's")
+    load.add_argument("--context", type=tokens, metavar="TOKENS", help="8192 or 32k; default: the server's")
+    load.add_argument("--cache", help="TabbyAPI: fp16, q8, q6, q4, or 'k,v' bits")
+    load.add_argument("--keep-alive", metavar="TIME", help="Ollama: how long it stays, for example 10m; default: the server's")
+    load.add_argument("--force", action="store_true", help="load even what the plan says does not fit")
+    unload = command(commands, "unload", _unload, "have a server give up a model")
+    unload.add_argument("model")
+    pull = command(commands, "pull", _pull, "have an Ollama server fetch a model")
+    pull.add_argument("model")
+    for one in (load, unload, pull):
+        servers(one, required=True)
+        one.add_argument("--backend", metavar="HOST:PORT", help="which of several servers; default: the first that can")
+        one.add_argument("--timeout", type=float, metavar="SECONDS", help="the longest silence (default: 600)")
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    with router_of(arguments) as router:
+        status = router.status()
+    if arguments.json:
+        print_json(status.to_dict())
+    else:
+        print(status)
+    return 0 if status.healthy and not _unsettled(arguments) else 1
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    with router_of(arguments) as router:
+        models = router.models()
+    if arguments.json:
+        print_json(models)
+    else:
+        print(*(f"{name}: {', '.join(backends)}" for name, backends in models.items()), sep="\n")
+    return 0 if models else 1
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    with router_of(arguments) as router:
+        done = router.load(
+            arguments.model,
+            backend=arguments.backend,
+            context=arguments.context,
+            cache=arguments.cache,
+            keep_alive=arguments.keep_alive,
+            force=arguments.force,
+            timeout=arguments.timeout,
+        )
+    return _print_change(done, arguments)
+
+
+def _unload(arguments: argparse.Namespace) -> int:
+    with router_of(arguments) as router:
+        return _print_change(router.unload(arguments.model, backend=arguments.backend, timeout=arguments.timeout), arguments)
+
+
+def _pull(arguments: argparse.Namespace) -> int:
+    with router_of(arguments) as router:
+        return _print_change(router.pull(arguments.model, backend=arguments.backend, timeout=arguments.timeout), arguments)
+
+
+def _unsettled(arguments: argparse.Namespace) -> bool:
+    """Whether a switch by this fleet file was interrupted; said where people see it beside what is printed."""
+    from ..ops.switch import unsettled
+
+    told = unsettled(arguments.fleet) if arguments.fleet else None
+    if told is not None:
+        print(f"hydra-infer: {': '.join(told)}", file=sys.stderr)
+    return told is not None
+
+
+def _print_change(done: Change, arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        print_json(done.to_dict())
+    else:
+        print(done)
+    return 0
