@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from servers.fault import FaultServer, hello, plain
 from servers.listening import listening
 from servers.tabby import API_KEY, TabbyServer
 
 from hydra_infer import Backend, Router
 from hydra_infer.live import Live
-from hydra_infer.serve import App
+from hydra_infer.serve import App, serve
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -136,17 +138,26 @@ def test_the_page_may_run_its_own_script_and_fetch_nothing_from_elsewhere() -> N
         assert client.head("/").status_code == 200
 
 
-def test_a_server_that_stops_does_not_wait_for_who_looks() -> None:
-    with (
-        FaultServer(hello("a")) as server,
-        Router([Backend.openai(server.url, models=["m"])]) as router,
-    ):
-        app = App(router)
-        app.live = Live(router._board, tick=0.01)
-        with httpx.Client(timeout=20, trust_env=False) as client, listening(app) as (url, running):
-            app.live.closing = lambda: running.should_exit
-            with client.stream("GET", f"{url}/live/events") as answer:
-                coming = events(answer)
-                next(coming)
-                running.should_exit = True
-                assert list(coming) == []
+def test_a_server_that_stops_does_not_wait_for_who_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[uvicorn.Server] = []
+
+    class Known(uvicorn.Server):
+        def __init__(self, config: uvicorn.Config) -> None:
+            super().__init__(config)
+            made.append(self)
+
+    monkeypatch.setattr(uvicorn, "Server", Known)
+    with FaultServer(hello("a")) as server, Router([Backend.openai(server.url, models=["m"])]) as router:
+        thread = threading.Thread(target=serve, args=(router,), kwargs={"port": 0}, name="hydra-test-serve")
+        thread.start()
+        while not (made and made[0].started):
+            assert thread.is_alive()
+            time.sleep(0.01)
+        port = made[0].servers[0].sockets[0].getsockname()[1]
+        with httpx.stream("GET", f"http://127.0.0.1:{port}/live/events", timeout=20, trust_env=False) as answer:
+            coming = events(answer)
+            next(coming)
+            made[0].should_exit = True
+            list(coming)  # ends
+        thread.join(20)
+        assert not thread.is_alive()

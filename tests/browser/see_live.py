@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from servers.fault import FaultServer, hello, plain
+from servers.fault import FaultServer, chunked, hello, plain, sse, word
 from servers.listening import listening
 from servers.tabby import API_KEY, TabbyServer
 
@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A page, whose script must not fail and which must not want what its own policy forbids."""
-    page = browser.new_page(viewport={"width": 1000, "height": 640})
+    page = browser.new_page(viewport={"width": 1000, "height": 600}, locale="en-GB")
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -51,8 +51,17 @@ def shown(*backends: Backend, **options: Any) -> Iterator[tuple[str, Router]]:
             yield url, router
 
 
+def paced(body: bytes) -> list[Any]:
+    """A healthy server that says 50 tokens a second."""
+    if not body:
+        return plain({"data": [{"id": "llama-8b"}]})
+    usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15}}
+    pauses = [piece for text in "one two three four five six".split() for piece in (0.02, word(text))]
+    return chunked(*pauses[1:], word("", "stop"), sse(usage), sse(b"[DONE]"))
+
+
 def test_servers_models_and_a_failover_appear_while_one_looks(page: Page) -> None:
-    with TabbyServer(["Llama-70B"], "Llama-70B") as tabby, FaultServer(plain({}, 500)) as bad, FaultServer(hello("good")) as good:
+    with TabbyServer(["Llama-70B"], "Llama-70B") as tabby, FaultServer(plain({}, 500)) as bad, FaultServer(paced) as good:
         backends = [
             Backend.openai(bad.url, models=["llama-8b"], name="old-box"),
             Backend.openai(good.url, models=["llama-8b", "qwen-14b"], name="new-box", max_parallel=4),
@@ -70,14 +79,18 @@ def test_servers_models_and_a_failover_appear_while_one_looks(page: Page) -> Non
 
             for _ in range(3):
                 router.chat("llama-8b", "hi")
-                router.chat("llama-70b", "one two three four five six seven eight")
+                router.chat("llama-70b", "[[n:8]][[delay:0.05]]")
             expect(page.locator("#answers")).to_have_text("6")
             expect(page.locator("#backends tr", has_text="old-box")).to_contain_text("resting")
             expect(page.locator("#troubles li").first).to_contain_text("new-box: answered for llama-8b")
             expect(page.locator("#troubles li")).to_have_count(3)
-            if picture := os.environ.get("HYDRA_PICTURE"):
-                page.wait_for_timeout(1500)  # until the rate has been reckoned
-                page.screenshot(path=picture, full_page=True)
+            with router.stream("llama-70b", "[[n:99]][[delay:0.05]]") as stream:
+                next(iter(stream))
+                expect(page.locator("#in_flight")).to_have_text("1")
+                if picture := os.environ.get("HYDRA_PICTURE"):
+                    page.screenshot(path=picture, full_page=True)
+            expect(page.locator("#in_flight")).to_have_text("0")
+            assert float(page.locator("#rate").inner_text()) > 0
             assert elsewhere == []
 
 
