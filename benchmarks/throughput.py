@@ -153,8 +153,8 @@ def page(found: dict[str, list[Figures]], pythons: list[str]) -> str:
     rounds = len(next(iter(found.values())))
     how = (
         f"Medians of {rounds} rounds, each client in a process of its own against one small server on the same machine\n"
-        f"({os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}). The machine was not idle: ratios taken "
-        f"in the same round are the result, absolute figures are not.\n{releases(pythons)}."
+        f"({os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}). The machine was not idle: ratios "
+        f"taken in the same round are the result, absolute figures are not.\n{releases(pythons)}."
     )
     return "\n".join([HEAD, *table(found), "", how, "", "## What is wanted of it", "", WANTED, *claims(found), "", TAIL])
 

@@ -9,13 +9,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import pytest
 from servers.fault import CUT, FaultServer, chunked, head, hello, word
 from transport.faces import LOOPED, both, chat
 
-from hydra_infer import AllBackendsFailed, Backend, Router, StreamBroken
+from hydra_infer import AllBackendsFailed, Backend, HydraError, Router, StreamBroken
 from hydra_infer.transport.aiohttp_line import AiohttpLine, async_line
+from hydra_infer.transport.network import _AsyncStream as AsyncStream
+from hydra_infer.transport.network import _SyncStream as SyncStream
 from hydra_infer.transport.upstream import AsyncHttpLine
+from hydra_infer.transport.watch import CURRENT, Watch, quick
 
 CERTIFICATE = Path(__file__).parents[1] / "data" / "localhost.pem"  # self-signed, for 127.0.0.1, with its key
 
@@ -96,6 +100,49 @@ def test_a_slow_reader_gets_all_that_came_before_the_fault(face: str) -> None:
             else:
                 asyncio.run(slowly())
         assert (caught.value.text, "".join(pieces)) == ("one two three", "one two three")
+        router.close()
+
+
+def test_a_requests_head_and_body_leave_together() -> None:
+    written: list[bytes] = []
+
+    class Recorder(httpcore.NetworkStream):
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            written.append(buffer)
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            return b"answer"
+
+    class AsyncRecorder(httpcore.AsyncNetworkStream):
+        async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            written.append(buffer)
+
+        async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            return b"answer"
+
+    async def main(stream: Any) -> None:
+        await stream.write(b"head ")
+        await stream.write(b"body")
+        assert await stream.read(9) == b"answer"
+
+    token = CURRENT.set(Watch(quick(5.0), time.monotonic))
+    stream = SyncStream(Recorder())
+    stream.write(b"head ")
+    stream.write(b"body")
+    assert stream.read(9) == b"answer"
+    stream.write(b"x" * 100_000)  # waits for nothing
+    asyncio.run(main(AsyncStream(AsyncRecorder())))
+    CURRENT.reset(token)
+    assert written == [b"head body", b"x" * 100_000, b"head body"]
+
+
+@both
+def test_a_header_that_is_none_is_told_and_not_raised_raw(face: str) -> None:
+    with FaultServer(hello("a")) as server:
+        router = one(server)
+        with pytest.raises(HydraError):
+            chat(face, router, extra_headers={"x-note": "two\r\nlines"})
+        assert server.requests == []
         router.close()
 
 

@@ -68,12 +68,15 @@ class AiohttpLine:
             message = "no connection within connect_timeout"
             raise LineFailed(Failure(Trouble.UNREACHABLE, message, limit="connect_timeout")) from error
         except TimeoutError as error:
-            raise LineFailed(Failure(Trouble.SILENT, watch.verdict, limit=watch.blame)) from error
-        except (aiohttp.ClientError, OSError) as error:
+            raise LineFailed(_silent(watch)) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a header with a line break in it
             raise _without_response(watch, error) from error
         finally:
             watch.abort = None
             CURRENT.reset(token)
+        if watch.expired:  # the timer rang as the response came, and will not ring again
+            response.close()
+            raise LineFailed(_silent(watch))
         watch.abort = response.close
         return _Response(response, watch)
 
@@ -130,9 +133,8 @@ class _Response:
             return data
         if self._error is None:
             raise StopAsyncIteration
-        watch, reason = self._watch, str(self._error) or type(self._error).__name__
-        broken = Failure(Trouble.BROKEN, f"connection lost: {reason}")
-        raise LineFailed(Failure(Trouble.SILENT, watch.verdict, limit=watch.blame) if watch.expired else broken) from self._error
+        broken = Failure(Trouble.BROKEN, f"connection lost: {str(self._error) or type(self._error).__name__}")
+        raise LineFailed(_silent(self._watch) if self._watch.expired else broken) from self._error
 
     def _left_over(self) -> bytes:
         """What had come before the fault: aiohttp keeps it, but tells of the fault first."""
@@ -176,10 +178,16 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
     return made
 
 
+def _silent(watch: Watch) -> Failure:
+    return Failure(Trouble.SILENT, watch.verdict, limit=watch.blame)
+
+
 def _without_response(watch: Watch, error: Exception) -> LineFailed:
     """Asking again is safe on a kept connection that ended before a response began; of a reset aiohttp does not tell when."""
     import aiohttp
 
+    if isinstance(error, ValueError):
+        return LineFailed(Failure(Trouble.UNREACHABLE, str(error)))
     if isinstance(error, aiohttp.ClientConnectorError):
         return LineFailed(Failure(Trouble.UNREACHABLE, str(error.os_error)))
     if isinstance(error, aiohttp.ClientResponseError):
