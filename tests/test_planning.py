@@ -116,3 +116,8 @@ def test_planning_is_light() -> None:
     code = f"import sys, hydra_infer; hydra_infer.plan; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_survey_of_one_rate_is_told_its_words() -> None:
+    with pytest.raises(hydra.ConfigError, match=r"bpw=4.0: a survey takes several.*bpws="):
+        hydra.survey("config.json", gpus=["RTX 4090"], bpw=4.0)

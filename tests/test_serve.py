@@ -132,3 +132,8 @@ def test_routers_that_ask_each_other_in_a_circle_stop() -> None:
 def test_an_open_door_beyond_loopback_is_refused() -> None:
     with pytest.raises(ConfigError, match="0.0.0.0"):
         serve(Router([Backend.openai("a", models=["m"])]), host="0.0.0.0")
+
+
+def test_a_port_that_cannot_be_is_named() -> None:
+    with Router([Backend.openai("http://a", models=["m"])]) as router, pytest.raises(ConfigError, match="port=80999 is no port"):
+        serve(router, port=80999)

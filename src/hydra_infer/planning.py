@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import HydraError
+from .errors import ConfigError, HydraError
 from .hardware import host, nvml
 from .hardware.gpu import Gpu
 from .models.bundled import model_file
@@ -98,6 +98,8 @@ def survey(
     `bpws` are for a config.json alone, with `format=`; `options` are plan()'s other arguments. What cannot be planned, a
     broken folder or a cache that a format lacks, is a row with its error.
     """
+    if "bpw" in options:
+        raise ConfigError(f"bpw={options['bpw']!r}: a survey takes several", hint="bpws=[3.0, 4.0]")
     cards = nvml.gpus() if gpus is None else cards_of(gpus)
     lengths, rates, bits = _several(contexts), _several(caches), _several(bpws)
     rows: list[dict[str, Any]] = []

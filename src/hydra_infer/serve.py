@@ -40,8 +40,10 @@ def serve(
 
     The address itself is a page that shows the servers, their models and the last failovers as they are.
 
-    Raises MissingExtra without uvicorn, ConfigError for an open door.
+    Raises MissingExtra without uvicorn, ConfigError for an open door and for a port that cannot be.
     """
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"port={port} is no port", hint="a number from 1 to 65535, or 0 for any that is free")
     if api_key is None and not _is_loopback(host):
         raise ConfigError(
             f"host={host!r} can be reached by others and there is no api_key", hint="give api_key=…, or listen on 127.0.0.1"
