@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .words import command, print_json, router_of, servers, tokens
+from ..errors import ConfigError
+from .words import command, key_in, print_json, router_of, servers, tokens
 
 if TYPE_CHECKING:
     from ..routing.errand import Change
@@ -28,10 +29,13 @@ def add_servers(commands: Any) -> None:
     load.add_argument("--force", action="store_true", help="load even what the plan says does not fit")
     unload = command(commands, "unload", _unload, "have a server give up a model")
     unload.add_argument("model")
-    pull = command(commands, "pull", _pull, "have an Ollama server fetch a model")
-    pull.add_argument("model")
+    pull = command(commands, "pull", _pull, "have an Ollama server fetch a model, or fetch a folder from Hugging Face")
+    pull.add_argument("model", help="Ollama's name of it; with --into a repository: owner/name")
+    pull.add_argument("--into", metavar="FOLDER", help="where the folder of a Hugging Face repository is to lie, here")
+    pull.add_argument("--revision", default="main", help="its branch: for EXL3 the rate, for example 4.0bpw (default: main)")
+    pull.add_argument("--token-env", metavar="VARIABLE", help="the environment variable that holds a Hugging Face token")
     for one in (load, unload, pull):
-        servers(one, required=True)
+        servers(one, required=one is not pull)
         one.add_argument("--backend", metavar="HOST:PORT", help="which of several servers; default: the first that can")
         one.add_argument("--timeout", type=float, metavar="SECONDS", help="the longest silence (default: 600)")
 
@@ -76,8 +80,24 @@ def _unload(arguments: argparse.Namespace) -> int:
 
 
 def _pull(arguments: argparse.Namespace) -> int:
+    if arguments.into:
+        return _fetch(arguments)
+    if not (arguments.url or arguments.fleet):
+        raise ConfigError("pull needs a server (--url, --fleet), or --into FOLDER for a Hugging Face repository")
     with router_of(arguments) as router:
         return _print_change(router.pull(arguments.model, backend=arguments.backend, timeout=arguments.timeout), arguments)
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from ..ops.hub import fetch
+
+    token = key_in(arguments.token_env) if arguments.token_env else None
+    folder = fetch(arguments.model, arguments.into, revision=arguments.revision, token=token)
+    if arguments.json:
+        print_json({"folder": str(folder)})
+    else:
+        print(f"{folder} is whole")
+    return 0
 
 
 def _unsettled(arguments: argparse.Namespace) -> bool:

@@ -1,0 +1,171 @@
+"""Hub: a model's folder fetched from Hugging Face, or a mirror of it: checked for room, resumed, verified.
+
+Two of the hub's HTTP routes are spoken (huggingface.co/docs/hub/api, November 2026): /api/models/REPO/tree/REVISION lists the
+files, /REPO/resolve/REVISION/PATH gives one, by way of another host for large ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..engines.progress import Report, reporting
+from ..errors import ConfigError, Refused, Unreachable
+from ..units import MIB, Size
+
+if TYPE_CHECKING:
+    import httpx
+
+    from ..engines.progress import Progress
+
+__all__ = ["fetch"]
+
+HUB = "https://huggingface.co"
+PIECE = 1 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One file of the repository; `sha256` is told of large ones only."""
+
+    path: str
+    size: int
+    sha256: str | None
+
+
+def fetch(
+    repo: str,
+    into: str | Path,
+    *,
+    revision: str = "main",
+    token: str | None = None,
+    address: str = HUB,
+    progress: Progress = None,
+    transport: httpx.BaseTransport | None = None,
+) -> Path:
+    """The folder `into`/NAME with every file of `repo` ("owner/name") at `revision` (a branch, which EXL3 repositories have one
+    of for each rate; or a commit).
+
+    What is there already with the right size is kept, a file that was cut off goes on where it ended, and none has its name
+    before it is whole; large ones are compared with the hub's SHA-256. `token` goes to `address` alone. Raises ConfigError for a
+    name that is none or a disk too small, Refused for what the hub refuses, Unreachable, all with what to do.
+    """
+    import httpx
+
+    owner, slash, name = repo.partition("/")
+    if not slash or not owner or not name or ".." in repo or "/" in name:
+        raise ConfigError(f"{repo!r} is no repository of the hub", hint="owner/name, as its page's address ends")
+    folder = Path(into).expanduser() / name
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    options: dict[str, Any] = {"transport": transport} if transport else {}
+    with (
+        httpx.Client(base_url=address, headers=headers, follow_redirects=True, timeout=30.0, **options) as client,
+        reporting(progress) as report,
+    ):
+        try:
+            files = list(_files(client, repo, revision))
+            left = [file for file in files if not _is_whole(folder / file.path, file)]
+            _check_room(folder, sum(file.size - _begun(folder / file.path) for file in left))
+            total, done = sum(file.size for file in files), sum(file.size for file in files if file not in left)
+            for file in left:
+                _fetch(
+                    client, f"/{repo}/resolve/{quote(revision, safe='')}/{quote(file.path)}", folder, file, done, total, report
+                )
+                done += file.size
+        except httpx.TransportError as error:
+            hint = "run it again: what has come is kept"
+            raise Unreachable(f"{address}: {error or type(error).__name__}", hint=hint, backend=address) from error
+        report(1.0, f"{folder} is whole")
+    return folder
+
+
+def _files(client: httpx.Client, repo: str, revision: str) -> Iterator[_File]:
+    url: str | None = f"/api/models/{repo}/tree/{quote(revision, safe='')}?recursive=true"
+    while url:
+        response = client.get(url)
+        _check(response, f"{repo} at {revision}")
+        for row in response.json():
+            if row.get("type") == "file":
+                yield _File(_safe(row["path"]), int(row["size"]), (row.get("lfs") or {}).get("oid"))
+        url = response.links.get("next", {}).get("url")
+
+
+def _safe(path: str) -> str:
+    """A path that stays in its folder, whoever wrote the list."""
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in path or ":" in path:
+        raise ConfigError(f"the hub lists a file that would lie outside its folder: {path!r}")
+    return path
+
+
+def _check(response: httpx.Response, what: str) -> None:
+    if response.status_code < 400:
+        return
+    hints = {
+        401: "it is gated or private: give a token that may read it",
+        403: "it is gated: accept its terms on its page, and give a token that may read it",
+        404: "no such repository or revision; private ones need a token",
+    }
+    raise Refused(
+        f"the hub answered {response.status_code} for {what}",
+        hint=hints.get(response.status_code, "try again later"),
+        status=response.status_code,
+    )
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise ConfigError(
+            f"{Size(needed)} are still to come, and {there} has {Size(free)} free", hint="make room, or another folder"
+        )
+
+
+def _part(file: Path) -> Path:
+    return file.with_name(file.name + ".part")
+
+
+def _begun(file: Path) -> int:
+    return _part(file).stat().st_size if _part(file).exists() else 0
+
+
+def _is_whole(path: Path, file: _File) -> bool:
+    return path.is_file() and path.stat().st_size == file.size
+
+
+def _fetch(client: httpx.Client, url: str, folder: Path, file: _File, done: int, total: int, report: Report) -> None:
+    path = folder / file.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begun = _begun(path)
+    if begun < file.size or not file.size:
+        headers = {"accept-encoding": "identity"} | ({"range": f"bytes={begun}-"} if begun else {})
+        with client.stream("GET", url, headers=headers) as response:
+            _check(response, file.path)
+            begun = begun if response.status_code == 206 else 0  # 200: all of it again
+            with _part(path).open("ab" if begun else "wb") as out:
+                for piece in response.iter_raw(PIECE):
+                    out.write(piece)
+                    begun += len(piece)
+                    report(min(1.0, (done + begun) / max(1, total)), f"fetching {file.path}")
+    _verify(path, file)
+    _part(path).replace(path)
+
+
+def _verify(path: Path, file: _File) -> None:
+    """Raises Refused, and drops what has come, where it is not the file that the hub told of."""
+    part, told = _part(path), f"{file.path} has {Size(file.size)}"
+    if part.stat().st_size < file.size:
+        raise Unreachable(f"{told}, {Size(part.stat().st_size)} came", hint="run it again: what has come is kept")
+    digest = hashlib.sha256()
+    with part.open("rb") as data:
+        while piece := data.read(PIECE):
+            digest.update(piece)
+    if part.stat().st_size != file.size or (file.sha256 is not None and digest.hexdigest() != file.sha256):
+        part.unlink()
+        raise Refused(f"{told} by the hub's list; what came is another file", hint="run it again: it was dropped")

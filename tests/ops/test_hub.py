@@ -1,0 +1,142 @@
+"""A folder from the hub: every file whole under its name or not there, cut ones resumed, the token shown to the hub alone."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from hydra_infer.errors import ConfigError, Refused, Unreachable
+from hydra_infer.ops import hub
+from hydra_infer.ops.hub import fetch
+
+WEIGHTS = bytes(range(256)) * 40
+FILES = {"config.json": b"{}", "empty.txt": b"", "sub/model.safetensors": WEIGHTS}
+
+
+class Hub:
+    """Two hosts: the hub, which lists and redirects, and the one that has the large files. `cut` ends one answer early."""
+
+    def __init__(self) -> None:
+        self.files = dict(FILES)
+        self.seen: list[tuple[str, str, str | None, str | None]] = []
+        self.cut = 0
+        self.ranges = True
+        self.lies: dict[str, Any] = {}
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        self.seen.append((request.url.host, path, request.headers.get("authorization"), request.headers.get("range")))
+        if path == "/api/models/o/n/tree/4.0bpw":
+            if "page" in request.url.params:
+                return httpx.Response(200, json=self._rows()[1:])
+            link = {"link": '<https://hub.invalid/api/models/o/n/tree/4.0bpw?page=2>; rel="next"'}
+            return httpx.Response(200, json=self._rows()[:1], headers=link)
+        if path.startswith("/o/n/resolve/4.0bpw/"):
+            name = path.removeprefix("/o/n/resolve/4.0bpw/")
+            if name.endswith(".safetensors"):
+                return httpx.Response(302, headers={"location": f"https://cdn.invalid/{name}"})
+            return httpx.Response(200, stream=httpx.ByteStream(self.files[name]))
+        if request.url.host == "cdn.invalid":
+            return self._large(request, self.files[path.removeprefix("/")])
+        return httpx.Response(404)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = [{"type": "directory", "path": "sub", "size": 0}]
+        for path, data in self.files.items():
+            lfs = {"lfs": {"oid": hashlib.sha256(data).hexdigest()}} if path.endswith("safetensors") else {}
+            rows.append({"type": "file", "path": path, "size": len(data), **lfs, **self.lies})
+        return rows
+
+    def _large(self, request: httpx.Request, data: bytes) -> httpx.Response:
+        start = int(request.headers["range"][6:-1]) if self.ranges and "range" in request.headers else 0
+        data = data[start:]
+        if self.cut:
+            data, self.cut = data[: self.cut], 0
+        return httpx.Response(206 if start else 200, stream=httpx.ByteStream(data))
+
+    def fetch(self, into: Path, **options: Any) -> Path:
+        options = {"revision": "4.0bpw", "address": "https://hub.invalid", "transport": httpx.MockTransport(self)} | options
+        return fetch("o/n", into, **options)
+
+
+def there(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_file_comes_and_the_token_goes_to_the_hub_alone(tmp_path: Path) -> None:
+    server, told = Hub(), []
+    folder = server.fetch(tmp_path, token="hf_secret", progress=lambda *one: told.append(one))
+    assert folder == tmp_path / "n"
+    assert there(folder) == FILES
+    assert {key for host, _, key, _ in server.seen if host == "hub.invalid"} == {"Bearer hf_secret"}
+    assert {key for host, _, key, _ in server.seen if host == "cdn.invalid"} == {None}
+    assert [fraction for fraction, _ in told] == sorted(fraction for fraction, _ in told)
+    assert told[-1][0] == 1.0
+
+
+def test_what_is_there_is_not_fetched_again(tmp_path: Path) -> None:
+    server = Hub()
+    server.fetch(tmp_path)
+    server.seen.clear()
+    server.fetch(tmp_path)
+    assert not [path for _, path, _, _ in server.seen if "resolve" in path]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_file_that_was_cut_off_goes_on_where_it_ended(tmp_path: Path, ranges: bool) -> None:
+    server = Hub()
+    server.cut, server.ranges = 1000, ranges
+    with pytest.raises(Unreachable, match="1000 B came.*run it again"):
+        server.fetch(tmp_path)
+    assert "sub/model.safetensors" not in there(tmp_path / "n")
+    server.fetch(tmp_path)
+    assert there(tmp_path / "n") == FILES
+    assert server.seen[-1][3] == "bytes=1000-"
+
+
+def test_another_file_than_the_one_told_is_dropped(tmp_path: Path) -> None:
+    server = Hub()
+    server.lies = {"lfs": {"oid": "0" * 64}}
+    with pytest.raises(Refused, match="what came is another file"):
+        server.fetch(tmp_path)
+    assert there(tmp_path / "n") == {}
+
+
+@pytest.mark.parametrize("path", ["../evil", "/etc/passwd", "a/../../b", "..\\evil", "C:evil"])
+def test_no_file_leaves_its_folder(tmp_path: Path, path: str) -> None:
+    server = Hub()
+    server.files = {path: b"x"}
+    with pytest.raises(ConfigError, match="outside its folder"):
+        server.fetch(tmp_path / "models")
+    assert there(tmp_path) == {}
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Hub()
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 5000})())
+    with pytest.raises(ConfigError, match=r"10\.0 KiB are still to come.*4\.9 KiB free"):
+        server.fetch(tmp_path)
+    assert not [path for _, path, _, _ in server.seen if "resolve" in path]
+
+
+def test_what_the_hub_refuses_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="404 for o/n at nowhere.*private ones need a token"):
+        Hub().fetch(tmp_path, revision="nowhere")
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    def gone(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no route", request=request)
+
+    with pytest.raises(Unreachable, match="no route.*run it again"):
+        fetch("o/n", tmp_path, transport=httpx.MockTransport(gone))
+
+
+@pytest.mark.parametrize("repo", ["n", "o/", "/n", "o/n/m", "../n"])
+def test_what_is_no_repository(tmp_path: Path, repo: str) -> None:
+    with pytest.raises(ConfigError, match="owner/name"):
+        fetch(repo, tmp_path)
