@@ -190,3 +190,12 @@ def test_without_a_token_there_are_no_times_of_one() -> None:
     job = Job({}, clock=lambda: next(times))
     job.finish()
     assert (job.timings.ttft, job.timings.total, job.timings.decode_tps) == (None, 2.0, None)
+
+
+def test_one_token_has_no_speed() -> None:
+    times = iter([1.0, 3.0, 4.0])
+    job = Job({}, clock=lambda: next(times))
+    job.put(word("a"))
+    job.put(usage(1))
+    job.finish()
+    assert (job.timings.ttft, job.timings.decode_tps) == (2.0, None)

@@ -208,6 +208,14 @@ def test_a_lone_backend_is_retried_with_pauses_and_never_rests() -> None:
     assert bench.drive({"a": [Started()]})[0] == ["a", "serve"]
 
 
+def test_what_a_lone_backend_repeats_is_told_once_and_counted() -> None:
+    busy = Failure(Trouble.BUSY, "queue full", status=503)
+    _, verdict = Bench("a").drive({"a": [DOWN, DOWN, busy]})
+    assert verdict is not None
+    assert [outcome.message for outcome in verdict.outcomes] == ["connection refused", "connection refused", "queue full"]
+    assert verdict.error().message == "no backend answered for 'm': a: connection refused (2 times); a: queue full"
+
+
 def test_a_lone_backends_retry_after_is_waited_for_when_short_and_told_when_long() -> None:
     bench = Bench("a")
     assert bench.drive({"a": [Failure(Trouble.BUSY, "429", retry_after=3.0), Started()]})[0] == ["a", "pause 3", "a", "serve"]

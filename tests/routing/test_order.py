@@ -11,6 +11,7 @@ from hydra_infer.routing.pool import MODELS_TTL, Pool
 from hydra_infer.routing.strategies import find_strategy
 from hydra_infer.wire.dialect import Look
 from hydra_infer.wire.fields import estimated_tokens
+from hydra_infer.wire.trouble import Failure, Trouble
 
 NOW = [1000.0]
 
@@ -45,6 +46,17 @@ def test_a_cold_server_is_asked_last_except_in_a_written_order_and_told_so() -> 
     ]
     pool.tell_loaded(pool.places[0].backend, {"m": 4096})
     assert names(pool, "least-busy") == ["cold", "unknown", "warm"]
+
+
+def test_behind_one_that_rests_comes_the_first_choice() -> None:
+    pool = pool_of(ollama("rests"), ollama("stands"))
+    [resting, _] = pool.serving("m")
+    pool.failed(*resting, Failure(Trouble.UNREACHABLE, "switched off"), rest=True)
+    told = explain(["m"], {}, frozenset(), pool, find_strategy("ordered"), "ordered")
+    assert [(option.asked, option.why) for option in told.options] == [
+        (False, "resting 30 s more: switched off"),
+        (True, "first choice"),
+    ]
 
 
 def test_a_server_that_is_asked_last_is_looked_at_again_all_the_same() -> None:

@@ -68,7 +68,7 @@ class Job:
         total = None if self._ended is None else self._ended - self._started
         tokens = usage_of(self.answer.body()).completion_tokens
         decode_tps = None
-        if tokens and self._first is not None and self._ended is not None and self._ended > self._first:
+        if tokens and tokens > 1 and self._first is not None and self._ended is not None and self._ended > self._first:
             decode_tps = (tokens - 1) / (self._ended - self._first)
         return Timings(ttft=ttft, total=total, decode_tps=decode_tps)
 

@@ -60,10 +60,11 @@ def explain(
     for depth, model in enumerate(models):
         serving = pool.serving(model, tags)
         small = too_small(serving, fields, pool)
-        for rank, (place, local) in enumerate(in_order(serving, model, fields, pool, strategy)):
+        for place, local in in_order(serving, model, fields, pool, strategy):
             name = place.backend.name
             asked, why = _judge(place, local, pool, lone=len(serving) == 1 and len(models) == 1)
-            reason = why or (f"fallback for {models[0]}" if depth else "first choice" if rank == 0 else "if those before fail")
+            before = any(option.asked for option in options)
+            reason = why or (f"fallback for {models[0]}" if depth else "if those before fail" if before else "first choice")
             if asked:
                 reason += _warmth(place, local, pool)
             if name in small:

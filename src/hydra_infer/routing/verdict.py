@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import AllBackendsFailed, ContextTooLong, DeadlineExceeded, HydraError, Refused, UnknownModel
@@ -35,7 +36,7 @@ class GaveUp:
         """The error to raise for our own callers."""
         if self.unknown:
             return unknown_model(self.model, self.known or (), self.tags)
-        story = "; ".join([*map(str, self.outcomes), *self.resting]) or "no backend could be asked"
+        story = "; ".join([*_told_once(map(str, self.outcomes)), *self.resting]) or "no backend could be asked"
         if self.out_of_time:
             return DeadlineExceeded(
                 f"no answer for {self.model!r} within the deadline: {story}",
@@ -77,6 +78,12 @@ class GaveUp:
         return (504 if self.out_of_time else 503), error_answer(
             self.error().message, code, attempts=[outcome.to_dict() for outcome in self.outcomes]
         )
+
+
+def _told_once(stories: Iterable[str]) -> list[str]:
+    """A lone backend that is asked again mostly says the same again."""
+    runs = [(story, len(list(same))) for story, same in itertools.groupby(stories)]
+    return [story if times == 1 else f"{story} ({times} times)" for story, times in runs]
 
 
 def unknown_model(model: str, known: Sequence[str], tags: frozenset[str] = frozenset()) -> UnknownModel:
