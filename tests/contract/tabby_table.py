@@ -6,6 +6,7 @@ Needs a checkout of TabbyAPI, of which common/config_models.py is read; newer on
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +20,7 @@ import synthetic  # noqa: E402
 from hydra_infer import Gpu, plan  # noqa: E402
 from hydra_infer.configs.document import parse  # noqa: E402
 from hydra_infer.configs.tabby import lint  # noqa: E402
-from hydra_infer.configs.tabby_keys import SECTIONS, Key  # noqa: E402
+from hydra_infer.configs.tabby_keys import SECTIONS, STARTUP, Key  # noqa: E402
 
 LATER = "2026-08-13"  # the table's commit: keys from after it need not be there
 TYPES = {"bool": "bool", "int": "int", "float": "float", "text": "str", "floats": "List[float]", "texts": "List["}
@@ -57,6 +58,19 @@ def _field(ours: Key, theirs: Any) -> list[str]:
     return found
 
 
+def of_a_load(folder: Path) -> list[str]:
+    """What TabbyAPI's loader asks for by name, against what a model folder's own tabby_config.yml may say by our table."""
+    text = "".join((folder / place).read_text() for place in ("backends/exllamav3/model.py", "common/model.py"))
+    read = set(re.findall(r"""(?:kwargs|draft_args)\.get\(\s*"(\w+)\"""", text))
+    found = []
+    for section in ("model", "draft_model"):
+        keys = {name: key for name, key in SECTIONS[section].items() if key.since <= LATER}
+        ours = {name for name, key in keys.items() if name not in STARTUP and key.inert is None}
+        found += [f"{section}.{name}: no load reads it" for name in ours - read]
+        found += [f"{section}.{name}: a load reads it" for name in keys.keys() & read - ours]
+    return found
+
+
 def plans(models: Any) -> list[str]:
     """What TabbyAPI's models say to configurations that plans write."""
     found = []
@@ -84,7 +98,7 @@ def main() -> int:
     assert spec.loader is not None
     models = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(models)
-    wrong = differences(models) + plans(models)
+    wrong = differences(models) + of_a_load(folder) + plans(models)
     sample = folder / "config_sample.yml"
     wrong += [f"{sample.name}: {finding}" for finding in lint(sample.read_text(encoding="utf-8"))]
     print("\n".join(wrong) or "the table of keys is TabbyAPI's own, and it takes what plans write")

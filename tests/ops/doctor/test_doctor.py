@@ -124,6 +124,11 @@ def _old_engine(lab: Lab) -> None:
     place.rename(place.with_name("exllamav3-1.3.9+cu128.torch2.9.0.dist-info"))
 
 
+def _other_torch(lab: Lab) -> None:
+    (place,) = (lab.root / "opt/venv/lib/python3.12/site-packages").glob("torch-*")
+    place.rename(place.with_name("torch-2.11.0+cu128.dist-info"))
+
+
 def _literal(lab: Lab) -> None:
     lab.fleet["servers"]["proxy"]["api_key"] = {"literal": PROXY_KEY}
     lab.mode = 0o644
@@ -171,6 +176,7 @@ FAULTS: list[tuple[Callable[[Lab], Any], str, str]] = [
     (lambda lab: lab.write("sys/module/nvidia/version", "560.35.03\n"), "tabby", "570 is needed"),
     (lambda lab: _unit(lab, Environment=""), "tabby", "CUDA_DEVICE_ORDER"),
     (lambda lab: _unit(lab, Environment="CUDA_DEVICE_ORDER=PCI_BUS_ID PYTORCH_CUDA_ALLOC_CONF=x"), "tabby", "ALLOC_CONF"),
+    (_other_torch, "tabby", "exllamav3 is 1.6.5+cu128.torch2.9.0, and torch is 2.11.0+cu128"),
     (lambda lab: _unit(lab, Restart="on-failure"), "tabby", "Restart=on-failure"),
     (lambda lab: _unit(lab, StartLimitIntervalUSec="5min", StartLimitBurst=5), "tabby", "may start 5 times in 300 s"),
     (lambda lab: _unit(lab, KillMode="process"), "tabby", "KillMode=process"),
@@ -283,6 +289,42 @@ def test_a_tabby_config_alone(lab: Lab) -> None:
     assert [one.what for one in report] == ["speculative_decoding: unknown", f"{MODEL} has no chat template"]
 
 
+def test_a_tabbyapi_on_this_machine_by_its_config_alone(lab: Lab) -> None:
+    """Its port, its unit, its cards and its packages are looked at, as with a fleet file."""
+    folder = lab.config.parent
+    lab.serving_from(folder)
+    packages = lab.root / str(folder)[1:] / "venv/lib/python3.12/site-packages"
+    (packages / "exllamav3-1.3.9+cu128.torch2.9.0.dist-info").mkdir(parents=True)
+    (packages / "torch-2.9.0+cu130.dist-info").mkdir()
+    (packages.parents[2] / "bin").mkdir()
+    (packages.parents[2] / "bin/python").write_text("")
+    lab.write("sys/module/nvidia/version", "560.35.03\n")
+    _unit(lab, Restart="on-failure", Environment="PYTORCH_ALLOC_CONF=x CUDA_VISIBLE_DEVICES=7")
+    told = [one.what for one in doctor(tabby_config=lab.config, machine=lab.machine())]
+    assert told == [
+        "the driver is 560.35.03, and 580 is needed",
+        "exllamav3 is 1.3.9+cu128.torch2.9.0",
+        "exllamav3 is 1.3.9+cu128.torch2.9.0, and torch is 2.9.0+cu130",
+        "tabby.service has Restart=on-failure",
+        "tabby.service sets PYTORCH_ALLOC_CONF",
+        "CUDA_DEVICE_ORDER is not PCI_BUS_ID in its unit",
+    ]
+    lab.configure("model_name", MODEL)
+    lab.config.write_text(lab.config.read_text() + "memory:\n  cuda_malloc_async: false\n")
+    told = [one.what for one in doctor(tabby_config=lab.config, machine=lab.machine())]
+    assert "tabby.service sets PYTORCH_ALLOC_CONF" not in told, "TabbyAPI leaves it alone"
+
+
+def test_another_process_on_the_port_of_a_config(lab: Lab) -> None:
+    lab.owners[lab.tabby.port] = OTHER_PID
+    lab.serving_from(lab.folder, OTHER_PID)
+    report = doctor(tabby_config=lab.config, machine=lab.machine())
+    folder = lab.config.parent
+    assert [one.what for one in report] == [
+        f"port {lab.tabby.port} belongs to python main.py (pid {OTHER_PID}, other.service), which does not run in {folder}"
+    ]
+
+
 def test_a_litellm_config_alone(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(
@@ -309,7 +351,6 @@ def test_our_own_files_are_well(lab: Lab, tmp_path: Path) -> None:
     fleet.render(tmp_path / "out")
     assert str(doctor(litellm_config=tmp_path / "out" / "litellm" / "litellm.yaml")) == "nothing is wrong"
     config = tmp_path / "out" / "tabby" / "config.yml"
-    lab.cards = []
     report = doctor(tabby_config=config, machine=lab.machine())
     assert [one.what for one in report] == [
         f"{BIG}: no model at /mnt/models/{BIG} (give a model folder, a .gguf file or a config.json)"

@@ -12,12 +12,13 @@ from typing import Any
 from ...configs import tabby
 from ...configs.disk import read
 from ...configs.document import line_of, parse
+from ...configs.finding import Finding as Lint
 from ...configs.litellm import LiteLLMConfig, read_litellm
 from ...configs.tabby_keys import KEYS
 from ...errors import ConfigError, HydraError
-from .report import Finding
+from .report import Finding, Severity
 
-__all__ = ["check_litellm_file", "check_tabby_file"]
+__all__ = ["check_litellm_file", "check_tabby_file", "told"]
 
 _REFERENCE = re.compile(r"os\.environ/(\w+)")
 _DEFAULT_PORT = KEYS["network.port"].default
@@ -43,13 +44,7 @@ def check_tabby_file(
         )
         return
     for one in tabby.lint(text, version=version, per_model=per_model):
-        yield Finding(
-            "error" if one.kind in _SERIOUS else "warning",
-            f"{path}:{one.line}",
-            f"{one.key}: {one.kind}" if one.key else one.kind,
-            one.why,
-            f"write\n{_indented(one.instead)}" if one.instead else "take the line out",
-        )
+        yield told(one, path, "error" if one.kind in _SERIOUS else "warning")
     said = _port(text)
     if port is not None and said != port:
         yield Finding(
@@ -60,6 +55,12 @@ def check_tabby_file(
             f"network:\n          port: {port}, or the other port in url: of the fleet file",
         )
     yield from _keys(path.with_name("api_tokens.yml"))
+
+
+def told(one: Lint, path: Path, severity: Severity) -> Finding:
+    """What the linter found, as a finding of ours."""
+    mend = f"write\n{_indented(one.instead)}" if one.instead else "take the line out, or correct it"
+    return Finding(severity, f"{path}:{one.line}", f"{one.key}: {one.kind}" if one.key else one.kind, one.why, mend)
 
 
 def _port(text: str) -> Any:

@@ -14,11 +14,16 @@ __all__ = ["ServiceFacts", "check_service"]
 
 # A load of tens of gigabytes from a disk or over a network: a start that fails may need so long to do so.
 _SLOW_FAILURE = 60.0
+# torch's name for it, and its older one.
+_ALLOCATOR = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """One server that runs here: `unit` and `errors` are words where they could not be looked at."""
+    """One server that runs here: `unit` and `errors` are words where they could not be looked at.
+
+    `allocator`: whether TabbyAPI chooses torch's allocator itself, None where its config.yml could not be read.
+    """
 
     name: str
     kind: str
@@ -28,6 +33,7 @@ class ServiceFacts:
     errors: Sequence[str] | str = ()
     parallel: int | None = None
     shared: bool = False
+    allocator: bool | None = None
 
 
 def check_service(facts: ServiceFacts) -> Iterator[Finding]:
@@ -114,9 +120,9 @@ def _tabby(facts: ServiceFacts, unit: Unit) -> Iterator[Finding]:
             "leave KillMode out",
         ),
         (
-            "PYTORCH_CUDA_ALLOC_CONF" in unit.environment,
-            "sets PYTORCH_CUDA_ALLOC_CONF",
-            "TabbyAPI of August 2026 overwrites it unless memory.cuda_malloc_async is false",
+            facts.allocator is not False and _ALLOCATOR & unit.environment.keys(),
+            f"sets {' and '.join(sorted(_ALLOCATOR & unit.environment.keys()))}",
+            "TabbyAPI overwrites it while memory.cuda_malloc_async is true, as it is unsaid before September 2026",
             "memory: cuda_malloc_async: false in its config.yml, or take the variable out",
         ),
     ):
