@@ -22,7 +22,7 @@ def add_servers(commands: Any) -> None:
     servers(models, required=True)
 
     load = command(commands, "load", _load, "have a server load a model (TabbyAPI, Ollama), and wait until it has")
-    load.add_argument("model", help="the server's name of the model; for TabbyAPI its folder's")
+    load.add_argument("model", help="its name in the fleet file; with --url the server's, which for TabbyAPI is its folder's")
     load.add_argument("--context", type=tokens, metavar="TOKENS", help="8192 or 32k; default: the server's")
     load.add_argument("--cache", help="TabbyAPI: fp16, q8, q6, q4, or 'k,v' bits")
     load.add_argument("--keep-alive", metavar="TIME", help="Ollama: how long it stays, for example 10m; default: the server's")
@@ -56,11 +56,19 @@ def _models(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(models)
     else:
-        print(*(f"{name}: {', '.join(backends)}" for name, backends in models.items()), sep="\n")
+        print(*(f"{name}: {', '.join(backends)}" for name, backends in models.items()), sep="\n", end="\n" if models else "")
+    if not models:
+        print("hydra-infer: no server told of a model: hydra-infer status says how they are", file=sys.stderr)
     return 0 if models else 1
 
 
 def _load(arguments: argparse.Namespace) -> int:
+    if arguments.fleet and not arguments.force:
+        from ..fleet.fleet import Fleet
+        from ..ops.switch import raise_if_unfit
+
+        wish = {"backend": arguments.backend, "context": arguments.context, "cache": arguments.cache}
+        raise_if_unfit(Fleet.from_file(arguments.fleet), arguments.model, **wish)
     with router_of(arguments) as router:
         done = router.load(
             arguments.model,

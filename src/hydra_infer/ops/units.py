@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..configs.secrets import masked
 from .commands import Run
 
 __all__ = ["Unit", "last_errors", "read_unit"]
@@ -19,7 +20,7 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400, "w
 _PART = re.compile(r"([\d.]+)(us|ms|s|min|h|d|w|month|y)")
 _ERROR = re.compile(r"\b(ERROR|CRITICAL|Traceback|OutOfMemoryError|CUDA error|Error:)", re.IGNORECASE)
 # TabbyAPI writes its keys into its journal at every start; they are 32 hexadecimal digits.
-_KEY = re.compile(r"\b[0-9a-fA-F]{32,}\b|(?<=Bearer )\S+|sk-\S+")
+_KEY = re.compile(r"\b[0-9a-fA-F]{32,}\b|(?<=Bearer )\S+|\bsk-\S+|\bhf_\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def last_errors(name: str, run: Run, most: int = 3) -> list[str] | str:
     if ran.status != 0:
         return ran.trouble or "journalctl shows nothing"
     lines = [line for line in ran.out.splitlines() if _ERROR.search(line)]
-    return [_KEY.sub("***", line.strip())[:300] for line in lines[-most:]]
+    return [masked(_KEY.sub("***", line.strip()))[:300] for line in lines[-most:]]
 
 
 def _seconds(text: str) -> float:

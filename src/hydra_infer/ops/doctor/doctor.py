@@ -7,10 +7,12 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ...configs.secrets import HIDDEN
 from ...errors import ConfigError, HydraError
 from ...fleet.forecast import forecast
 from ...fleet.keys import key_of
@@ -97,7 +99,16 @@ def examine(
     idle = {name for name, one in answers.items() if "model" not in one or one["model"].status in (0, 503)}
     found += _plans(file, source)
     found += _machines(file, source, {row.name: row.url for row in rows}, idle, machine or Machine())
-    return Report.of(found)
+    return Report.of(_without(found, [key for row in rows for key in (row.api_key, row.admin_key) if key]))
+
+
+def _without(found: Sequence[Finding], keys: Sequence[str]) -> Iterator[Finding]:
+    """Whatever others wrote, a journal's lines for one, is shown without the fleet's own keys."""
+    for one in found:
+        hidden = {name: text for name in ("what", "why", "mend") if any(key in (text := getattr(one, name)) for key in keys)}
+        for key in sorted(keys, key=len, reverse=True):
+            hidden = {name: text.replace(key, HIDDEN) for name, text in hidden.items()}
+        yield replace(one, **hidden)
 
 
 def _interrupted(source: Source) -> Iterator[Finding]:

@@ -23,6 +23,8 @@ __all__ = ["check_litellm_file", "check_tabby_file", "told"]
 _REFERENCE = re.compile(r"os\.environ/(\w+)")
 _DEFAULT_PORT = KEYS["network.port"].default
 _SERIOUS = ("dangerous", "wrong")
+# The key of LiteLLM's own documentation.
+_WELL_KNOWN = ("sk-1234",)
 
 
 def check_tabby_file(
@@ -73,9 +75,13 @@ def _port(text: str) -> Any:
     return network.get("port", _DEFAULT_PORT) if isinstance(network, dict) else _DEFAULT_PORT
 
 
-def _keys(path: Path) -> Iterator[Finding]:
+def _world_readable(path: Path) -> bool:
     # Windows has no such bits, and reports them set.
-    if os.name == "posix" and path.is_file() and path.stat().st_mode & stat.S_IROTH:
+    return os.name == "posix" and path.is_file() and bool(path.stat().st_mode & stat.S_IROTH)
+
+
+def _keys(path: Path) -> Iterator[Finding]:
+    if _world_readable(path):
         yield Finding(
             "warning",
             str(path),
@@ -94,9 +100,21 @@ def check_litellm_file(path: Path, environment: Mapping[str, str]) -> Iterator[F
     except HydraError as error:
         yield Finding("error", str(path), str(error), "LiteLLM refuses it, or serves nothing from it", "correct that line")
         return
-    for row in parse(text, str(path))["model_list"]:
+    root = parse(text, str(path))
+    for row in root["model_list"]:
         yield from _deployment(row, path)
     yield from _retries(config, path)
+    yield from _master_key(root.get("general_settings"), path)
+    yield from _literals(root, path)
+    verbose = root.get("litellm_settings") or {}
+    if "set_verbose" in verbose:
+        yield Finding(
+            "warning",
+            f"{path}:{line_of(verbose, 'set_verbose')}",
+            "set_verbose is given up",
+            "it says what LITELLM_LOG says by now, and prints prompts and keys where it is true",
+            "LITELLM_LOG=INFO in the proxy's environment, and this line out",
+        )
 
 
 def _deployment(row: dict[str, Any], path: Path) -> Iterator[Finding]:
@@ -131,6 +149,39 @@ def _retries(config: LiteLLMConfig, path: Path) -> Iterator[Finding]:
             "a retry asks the server that just failed again, after a pause, and nothing else ever answers",
             "router_settings: fallbacks: names who answers instead",
         )
+
+
+def _master_key(general: Any, path: Path) -> Iterator[Finding]:
+    """Where the file leaves it out, the proxy looks into its environment, which is not ours to see."""
+    if isinstance(general, dict) and "master_key" in general and general["master_key"] in (None, "", *_WELL_KNOWN):
+        yield Finding(
+            "error",
+            f"{path}:{line_of(general, 'master_key')}",
+            "its master_key is empty, or one that everybody knows",
+            "LiteLLM does not start with it; older ones let everybody in",
+            "master_key: os.environ/LITELLM_MASTER_KEY, and a long random one there",
+        )
+
+
+def _literals(root: Any, path: Path) -> Iterator[Finding]:
+    general = root.get("general_settings")
+    rows = [(row["litellm_params"], "api_key") for row in root["model_list"]]
+    rows += [(general, "master_key")] if isinstance(general, dict) else []
+    # "none" is how a server without a key is written.
+    found = [(table, key) for table, key in rows if _is_literal(table.get(key))]
+    if found and _world_readable(path):
+        table, key = found[0]
+        yield Finding(
+            "warning",
+            f"{path}:{line_of(table, key)}",
+            f"a key stands in it ({key}), and everybody on this machine can read it",
+            "whoever logs in here has the key",
+            f"chmod 600 {path}, or os.environ/NAME in its place",
+        )
+
+
+def _is_literal(key: Any) -> bool:
+    return isinstance(key, str) and key not in ("", "none") and not key.startswith("os.environ/")
 
 
 def _indented(text: str) -> str:
