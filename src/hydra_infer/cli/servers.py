@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .words import command, key_in, print_json, router_of, servers, tokens
+from .words import command, key_in, print_json, progress, router_of, servers, tokens
 
 if TYPE_CHECKING:
     from ..routing.errand import Change
@@ -33,6 +34,9 @@ def add_servers(commands: Any) -> None:
     pull.add_argument("model", help="Ollama's name of it; with --into a repository: owner/name")
     pull.add_argument("--into", metavar="FOLDER", help="where the folder of a Hugging Face repository is to lie, here")
     pull.add_argument("--revision", default="main", help="its branch: for EXL3 the rate, for example 4.0bpw (default: main)")
+    pull.add_argument(
+        "--hub", metavar="URL", default=os.environ.get("HF_ENDPOINT"), help="a mirror; default: HF_ENDPOINT, or Hugging Face"
+    )
     pull.add_argument("--token-env", metavar="VARIABLE", help="the environment variable that holds a Hugging Face token")
     for one in (load, unload, pull):
         servers(one, required=one is not pull)
@@ -69,7 +73,7 @@ def _load(arguments: argparse.Namespace) -> int:
 
         wish = {"backend": arguments.backend, "context": arguments.context, "cache": arguments.cache}
         raise_if_unfit(Fleet.from_file(arguments.fleet), arguments.model, **wish)
-    with router_of(arguments) as router:
+    with router_of(arguments) as router, progress() as report:
         done = router.load(
             arguments.model,
             backend=arguments.backend,
@@ -77,6 +81,7 @@ def _load(arguments: argparse.Namespace) -> int:
             cache=arguments.cache,
             keep_alive=arguments.keep_alive,
             force=arguments.force,
+            progress=report,
             timeout=arguments.timeout,
         )
     return _print_change(done, arguments)
@@ -93,14 +98,18 @@ def _pull(arguments: argparse.Namespace) -> int:
     if not (arguments.url or arguments.fleet):
         raise ConfigError("pull needs a server (--url, --fleet), or --into FOLDER for a Hugging Face repository")
     with router_of(arguments) as router:
-        return _print_change(router.pull(arguments.model, backend=arguments.backend, timeout=arguments.timeout), arguments)
+        with progress() as report:
+            done = router.pull(arguments.model, backend=arguments.backend, progress=report, timeout=arguments.timeout)
+        return _print_change(done, arguments)
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from ..ops.hub import fetch
+    from ..ops.hub import HUB, fetch
 
+    where = {"address": arguments.hub or HUB, "revision": arguments.revision}
     token = key_in(arguments.token_env) if arguments.token_env else None
-    folder = fetch(arguments.model, arguments.into, revision=arguments.revision, token=token)
+    with progress() as report:
+        folder = fetch(arguments.model, arguments.into, token=token, progress=report, **where)
     if arguments.json:
         print_json({"folder": str(folder)})
     else:

@@ -64,7 +64,9 @@ def _tabby(file: FleetFile, name: str, planned: FleetPlan, notes: list[str]) -> 
 def _ollama(file: FleetFile, name: str, _: FleetPlan, notes: list[str]) -> Iterator[tuple[str, str]]:
     if any(model.cache for model in (file.servers[name].models or {}).values()):
         notes.append(f"{name} has one cache for all its models, OLLAMA_KV_CACHE_TYPE, which is not written here")
-    yield "ollama.service.d/hydra.conf", ollama_dropin(_ollama_service(file, name))
+    service = _ollama_service(file, name)
+    yield "ollama.service.d/hydra.conf", ollama_dropin(service)
+    yield "compose.yaml", compose(ollama=[service])
 
 
 def _litellm(file: FleetFile, name: str, _: FleetPlan, notes: list[str]) -> Iterator[tuple[str, str]]:
