@@ -300,6 +300,22 @@ def test_another_switch_undoes_it_first(box: Box, killed: Callable[[Box], None])
     assert box.outcomes == ["undone", "done"]
 
 
+@pytest.mark.parametrize("undo", [False, True])
+def test_one_that_was_killed_before_its_first_step(box: Box, undo: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it meant to do is on the disk, and nothing else has happened."""
+    before = [[OLD, {"max_seq_len": 2048, "cache_size": 3840, "cache_mode": "8,8"}]]
+    with Journal(beside(box.path)) as journal:
+        journal.begin("switch", server="tabby", model="new", context=None, cache=None, force=False, before=before, url="")
+    assert main(["status", "--fleet", str(box.path)]) == 1
+    assert re.search("the switch to new on tabby of .* was interrupted: hydra-infer switch .* --resume", capsys.readouterr().err)
+    done = settle(box.path, undo=undo)
+    assert done is not None
+    if undo:
+        assert (done.outcome, box.old_is_back(), box.tabby.loads) == ("undone", True, [])
+    else:
+        assert (done.outcome, box.tabby.loaded) == ("done", NEW)
+
+
 def test_a_way_back_that_was_killed_is_gone_to_its_end(box: Box) -> None:
     before = [[OLD, {"max_seq_len": 2048, "cache_size": 3840, "cache_mode": "8,8"}]]
     box.tabby._card = None
