@@ -65,6 +65,16 @@ def test_an_ollama_that_no_other_machine_reaches(host: str, shared: bool, found:
     assert [one.what for one in findings] == [f"OLLAMA_HOST is {host} in x.service"] * found
 
 
+def test_the_same_port_at_another_address_is_no_matter_where_the_unit_has_it_at_one() -> None:
+    unit = shown(SHOWN.replace("failed", "active").replace("NRestarts=3", ""))
+    other = Process(7, 1, ("docker-proxy",), "/usr/bin/docker-proxy", "/", "/system.slice/docker.service")
+    ours = Process(8, 1, ("ollama",), "/usr/bin/ollama", "/", "/system.slice/x.service")
+    foreign = Listener("172.17.0.1", 1, other)
+    for rows, found in (([foreign], 1), ([foreign, Listener("127.0.0.1", 1, ours)], 0)):
+        told = [one.what for one in check_service(ServiceFacts("o", "ollama", 1, rows, unit))]
+        assert told == ["port 1 belongs to docker-proxy (pid 7, docker.service), not to x.service"] * found
+
+
 def test_an_owner_that_is_hidden_and_one_beside_a_unit_that_does_not_run() -> None:
     unit = shown(SHOWN.replace("failed", "inactive").replace("NRestarts=3", ""))
     other = Process(7, 1, ("python", "train.py"), "/usr/bin/python", "/", "/system.slice/train.service")

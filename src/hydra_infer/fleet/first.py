@@ -12,6 +12,7 @@ from ..configs.document import flow
 from ..router import Router
 from ..routing.status import BackendStatus
 from ..wire.ollama import is_cloud
+from .address import PORTS, host_of, is_loopback
 
 __all__ = ["first_file"]
 
@@ -19,8 +20,6 @@ _HEAD = """\
 # The machines, the servers on them in the order in which they are asked, and their models. What else may stand here:
 # hydra-infer init --schema. A host with cards, {cards: [RTX 5090, RTX 4090]} in PCI order, has its models planned.
 """
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_USUAL = {5000: "tabby", 11434: "ollama", 4000: "litellm"}
 
 
 def first_file(urls: Sequence[str], key_env: str | None = None, admin_key_env: str | None = None) -> str:
@@ -47,12 +46,11 @@ def _guessed(row: BackendStatus) -> BackendStatus:
     """One that does not answer does not say what it is: then its port does, where that is the usual one of a kind."""
     if row.reachable:
         return row
-    return replace(row, kind=_USUAL.get(urlsplit(row.url).port or 0, row.kind))
+    return replace(row, kind=next((kind for kind, port in PORTS.items() if urlsplit(row.url).port == port), row.kind))
 
 
 def _host(row: BackendStatus) -> str:
-    name = urlsplit(row.url).hostname or row.url
-    return "here" if name in _LOOPBACK else name
+    return "here" if is_loopback(row.url) else host_of(row.url) or row.url
 
 
 def _names(rows: Sequence[BackendStatus]) -> list[str]:

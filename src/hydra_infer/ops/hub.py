@@ -74,30 +74,32 @@ def fetch(
     folder = Path(into).expanduser() / (name if revision == "main" else f"{name}-{revision.replace('/', '-')}")
     headers = {"authorization": f"Bearer {token}"} if token else {}
     options: dict[str, Any] = {"transport": transport} if transport else {}
+    again = "run it again: what has come is kept"
     with (
         httpx.Client(base_url=address, headers=headers, follow_redirects=True, timeout=30.0, **options) as client,
         reporting(progress) as report,
     ):
         try:
-            files = list(_files(client, repo, revision))
-            left = [file for file in files if not _is_whole(folder / file.path, file)]
-            _check_room(folder, sum(file.size - _begun(folder / file.path) for file in left))
-            total, done = sum(file.size for file in files), sum(file.size for file in files if file not in left)
-            for file in left:
-                _fetch(
-                    client, f"/{repo}/resolve/{quote(revision, safe='')}/{quote(file.path)}", folder, file, done, total, report
-                )
-                done += file.size
+            _fetch_all(client, repo, revision, folder, report)
         except httpx.TransportError as error:
-            hint = "run it again: what has come is kept"
-            raise Unreachable(f"{address}: {error or type(error).__name__}", hint=hint, backend=address) from error
+            raise Unreachable(f"{address}: {error or type(error).__name__}", hint=again, backend=address) from error
         except HydraError:  # some of ours are OSErrors too
             raise
         except OSError as error:
-            hint = "mend that, and run it again: what has come is kept"
-            raise ConfigError(f"{folder} cannot be written: {error.strerror}", hint=hint) from error
-        report(1.0, f"{folder} is whole")
+            raise ConfigError(f"{folder} cannot be written: {error.strerror}", hint=f"mend that, and {again}") from error
     return folder
+
+
+def _fetch_all(client: httpx.Client, repo: str, revision: str, folder: Path, report: Report) -> None:
+    files = list(_files(client, repo, revision))
+    left = [file for file in files if not _is_whole(folder / file.path, file)]
+    _check_room(folder, sum(file.size - _begun(folder / file.path) for file in left))
+    total, done = sum(file.size for file in files), sum(file.size for file in files if file not in left)
+    for file in left:
+        url = f"/{repo}/resolve/{quote(revision, safe='')}/{quote(file.path)}"
+        _fetch(client, url, folder, file, done, total, report)
+        done += file.size
+    report(1.0, f"{folder} is whole")
 
 
 def _files(client: httpx.Client, repo: str, revision: str) -> Iterator[_File]:
