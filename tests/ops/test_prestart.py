@@ -141,6 +141,18 @@ def test_what_only_is_a_pity_stops_nothing(place: Place) -> None:
     assert not whats(report)
 
 
+@pytest.mark.parametrize("text", ["api_key: [", "sesame", "api_key: sesame\n", ""])
+def test_keys_that_tabbyapi_does_not_start_with(place: Place, text: str) -> None:
+    tokens = place.folder / "api_tokens.yml"
+    tokens.write_text(text)
+    tokens.chmod(0o600)
+    report = place.start()
+    assert [(one.where, one.what) for one in report] == [(str(tokens), "it is not a table with api_key and admin_key")]
+    assert "sesame" not in str(report)
+    place.config.write_text(place.config.read_text().replace("network:\n", "network:\n  disable_auth: true\n"))
+    assert place.start().healthy, "then it is not read"
+
+
 def test_a_model_that_is_not_there_or_not_whole(place: Place) -> None:
     place.say(port=1, model_name="another")
     assert "another" in whats(place.start())[0]

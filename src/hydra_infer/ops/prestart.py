@@ -12,7 +12,7 @@ from ..configs import tabby
 from ..configs.disk import read
 from ..errors import ConfigError, HydraError
 from .doctor.cards import CardFacts, check_cards
-from .doctor.files import told
+from .doctor.files import check_tokens, told
 from .doctor.folders import check_folder, folder_facts
 from .doctor.machine import Machine
 from .doctor.report import Finding, Report, unseen
@@ -59,6 +59,8 @@ def prestart(
     found = list(_linted(path, version, per_model=False))
     if _stops(found):
         return Report.of(found)
+    if not TabbyConfig.read(path)["network.disable_auth"]:
+        found += check_tokens(path.with_name("api_tokens.yml"))
     folder = TabbyConfig.folder_in(path)
     if folder is not None:
         found += check_folder(folder_facts(folder, means.machine.root), where=str(path), tabby=True)

@@ -16,9 +16,9 @@ from ...configs.finding import Finding as Lint
 from ...configs.litellm import LiteLLMConfig, read_litellm
 from ...configs.tabby_keys import KEYS
 from ...errors import ConfigError, HydraError
-from .report import Finding, Severity
+from .report import Finding, Severity, unseen
 
-__all__ = ["check_litellm_file", "check_tabby_file", "told"]
+__all__ = ["check_litellm_file", "check_tabby_file", "check_tokens", "told"]
 
 _REFERENCE = re.compile(r"os\.environ/(\w+)")
 _DEFAULT_PORT = KEYS["network.port"].default
@@ -47,7 +47,8 @@ def check_tabby_file(
         return
     for one in tabby.lint(text, version=version, per_model=per_model):
         yield told(one, path, "error" if one.kind in _SERIOUS else "warning")
-    said = _port(text)
+    network = _network(text)
+    said = network.get("port", _DEFAULT_PORT)
     if port is not None and said != port:
         yield Finding(
             "error",
@@ -56,7 +57,8 @@ def check_tabby_file(
             "the server that is asked is not this one",
             f"network:\n          port: {port}, or the other port in url: of the fleet file",
         )
-    yield from _keys(path.with_name("api_tokens.yml"))
+    if not per_model and network.get("disable_auth") is not True:
+        yield from check_tokens(path.with_name("api_tokens.yml"))
 
 
 def told(one: Lint, path: Path, severity: Severity) -> Finding:
@@ -65,14 +67,14 @@ def told(one: Lint, path: Path, severity: Severity) -> Finding:
     return Finding(severity, f"{path}:{one.line}", f"{one.key}: {one.kind}" if one.key else one.kind, one.why, mend)
 
 
-def _port(text: str) -> Any:
-    """Where it listens; TabbyAPI's default where the file is not usable or does not say."""
+def _network(text: str) -> dict[str, Any]:
+    """Where and how it listens; nothing where the file is not usable, and TabbyAPI goes by its defaults."""
     try:
         root = parse(text, "the file")
     except ConfigError:
-        return _DEFAULT_PORT  # the linter has said why
+        return {}  # the linter has said why
     network = root.get("network") if isinstance(root, dict) else None
-    return network.get("port", _DEFAULT_PORT) if isinstance(network, dict) else _DEFAULT_PORT
+    return network if isinstance(network, dict) else {}
 
 
 def _world_readable(path: Path) -> bool:
@@ -80,7 +82,10 @@ def _world_readable(path: Path) -> bool:
     return os.name == "posix" and path.is_file() and bool(path.stat().st_mode & stat.S_IROTH)
 
 
-def _keys(path: Path) -> Iterator[Finding]:
+def check_tokens(path: Path) -> Iterator[Finding]:
+    """TabbyAPI's api_tokens.yml, which it makes itself where there is none: whether it can be used, and who can read it."""
+    if not path.is_file():
+        return
     if _world_readable(path):
         yield Finding(
             "warning",
@@ -88,6 +93,22 @@ def _keys(path: Path) -> Iterator[Finding]:
             "everybody on this machine can read it",
             "it holds TabbyAPI's keys, the admin's among them",
             f"chmod 600 {path}",
+        )
+    try:
+        root = parse(read(path), str(path))
+    except ConfigError as error:
+        if isinstance(error.__cause__, PermissionError):
+            yield unseen(str(path), "TabbyAPI's keys: only its user may read them")
+            return
+        root = None
+    keys = root if isinstance(root, dict) else {}
+    if not isinstance(keys.get("api_key"), str | list) or not isinstance(keys.get("admin_key"), str):
+        yield Finding(
+            "error",
+            str(path),
+            "it is not a table with api_key and admin_key",
+            "TabbyAPI does not start with it",
+            "api_key: … and admin_key: …, or move it away: TabbyAPI then makes a new one",
         )
 
 
