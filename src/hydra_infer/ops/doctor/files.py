@@ -63,7 +63,8 @@ def check_tabby_file(
 
 def told(one: Lint, path: Path, severity: Severity) -> Finding:
     """What the linter found, as a finding of ours."""
-    mend = f"write\n{_indented(one.instead)}" if one.instead else "take the line out, or correct it"
+    without = "correct it" if one.kind == "wrong" else "take the line out"
+    mend = f"write\n{_indented(one.instead)}" if one.instead else without
     return Finding(severity, f"{path}:{one.line}", f"{one.key}: {one.kind}" if one.key else one.kind, one.why, mend)
 
 
