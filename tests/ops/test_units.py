@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ StartLimitBurst=5
 TimeoutStartUSec=2h 5ms
 KillMode=control-group
 Environment=CUDA_DEVICE_ORDER=PCI_BUS_ID "WITH_SPACES=a b" EMPTY=
-ExecStartPre={ path=/bin/true }
+ExecStartPre={ path=/opt/h/bin/hydra-infer ; argv[]=/opt/h/bin/hydra-infer prestart --wait 90 ; ignore_errors=no ; pid=0 }
 """
 
 
@@ -42,7 +43,11 @@ def test_a_unit() -> None:
     assert (unit.restart_seconds, unit.limit_seconds, unit.start_seconds) == (90.0, math.inf, 7200.005)
     assert unit.environment == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "WITH_SPACES": "a b", "EMPTY": ""}
     assert "CUDA" not in repr(unit), "an environment may hold keys"
-    assert unit.prestart
+    assert unit.prestart == 90.0
+    for said, wait in (("argv[]=/opt/hydra-infer prestart ;", 60.0), ("argv[]=/bin/true ;", None)):
+        other = shown(re.sub("ExecStartPre=.*", f"ExecStartPre={{ {said} }}", SHOWN))
+        assert isinstance(other, Unit)
+        assert other.prestart == wait
 
 
 def test_no_unit_and_no_systemd() -> None:

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from .document import flow, line_of, parse
 from .finding import Finding
 from .secrets import HIDDEN, is_secret
-from .tabby_keys import AFTER, GONE, KEYS, OWNER, SECTIONS, STARTUP, Gone, keys_at
+from .tabby_keys import AFTER, GONE, KEYS, OWNER, SECTIONS, STARTUP, Gone, Key, keys_at
 from .tabby_sense import Said, sense
 from .tabby_values import nearest, taken
 
@@ -82,12 +82,17 @@ class _Linter:
             try:
                 self._values[path], self._lines[path] = taken(key, value), line
             except ConfigError as error:
-                better = nearest(key, value)
-                paste = None if better is None else _paste(path, better)
-                if key.words and better is not None:  # what else the file says is judged by what was meant
-                    self._values[path], self._lines[path] = taken(key, better), line
-                ending = key.otherwise if key.otherwise != _consequence(False) else _consequence(self._per_model)
-                yield Finding(line, path, "wrong", f"{error.message}; {ending}", paste, key.stops)
+                yield self._wrong(path, key, value, line, error.message)
+
+    def _wrong(self, path: str, key: Key, value: Any, line: int, why: str) -> Finding:
+        """A value that is not taken: of the wrong kind, or a word that is none of the key's."""
+        better = nearest(key, value)
+        if key.words and better is not None:  # what else the file says is judged by what was meant
+            self._values[path], self._lines[path] = taken(key, better), line
+        a_word = key.takes == "text" and isinstance(value, str)
+        ending = key.otherwise if a_word and key.otherwise else _consequence(self._per_model)
+        paste = None if better is None else _paste(path, better)
+        return Finding(line, path, "wrong", f"{why}; {ending}", paste, key.stops or not a_word)
 
     def _stray(self, section: str, name: Any, value: Any, line: int) -> Iterator[Finding]:
         """A key that this section, or the file's top, does not have."""

@@ -18,7 +18,6 @@ AFTER = "2026-08-14"
 # From then on autosplit_reserve counts in every kind of split (its pull request 450).
 RESERVE_EVERYWHERE = "2026-09-21"
 
-_REFUSED = "TabbyAPI does not start with it"
 _EXL2 = "exllamav2 was removed on 2026-07-14: such models are refused"
 _ROPE = "the exllamav3 backend takes rope settings from the model's config.json alone"
 
@@ -27,7 +26,8 @@ _ROPE = "the exllamav3 backend takes rope settings from the model's config.json 
 class Key:
     """One key. `takes`: "bool", "int", "float", "text", "floats", "texts", "table" or "loras".
 
-    `otherwise` is what becomes of a value that is not taken; `stops`: TabbyAPI then does not start, or not load the model.
+    `otherwise` is what becomes of a word that is none of `words`; "": what becomes of any wrong value, TabbyAPI does not start.
+    `stops`: with such a word it does not start, or not load the model.
     """
 
     takes: str
@@ -37,7 +37,7 @@ class Key:
     pattern: str | None = None
     least: int | None = None
     step: int | None = None
-    otherwise: str = _REFUSED
+    otherwise: str = ""
     stops: bool = True
     inert: str | None = None
 

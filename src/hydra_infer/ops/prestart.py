@@ -19,6 +19,7 @@ from .doctor.report import Finding, Report, unseen
 from .orphan import Instance, end, proof, recorded
 from .processes import Listener, Process, holder, process
 from .tabby_plan import TabbyConfig, visible
+from .units import PRESTART_WAIT
 
 __all__ = ["Means", "prestart"]
 
@@ -40,7 +41,7 @@ class Means:
 def prestart(
     config: str | os.PathLike[str],
     *,
-    wait: float = 60.0,
+    wait: float = PRESTART_WAIT,
     kill_orphan: bool = False,
     python: str | None = None,
     record: str | os.PathLike[str] | None = None,

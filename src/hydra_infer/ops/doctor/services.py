@@ -127,6 +127,12 @@ def _tabby(facts: ServiceFacts, unit: Unit) -> Iterator[Finding]:
             "leave KillMode out",
         ),
         (
+            unit.prestart is not None and unit.start_seconds <= unit.prestart,
+            f"has TimeoutStartSec={unit.start_seconds:g}, and its prestart may wait {unit.prestart or 0:g} s",
+            "systemd ends prestart before it has said what it waits for",
+            f"TimeoutStartSec={(unit.prestart or 0) + 60:g}, or a shorter --wait",
+        ),
+        (
             facts.allocator is not False and _ALLOCATOR & unit.environment.keys(),
             f"sets {' and '.join(sorted(_ALLOCATOR & unit.environment.keys()))}",
             "TabbyAPI overwrites it while memory.cuda_malloc_async is true, as it is unsaid before September 2026",
