@@ -184,7 +184,7 @@ FAULTS: list[tuple[Callable[[Lab], Any], str, str]] = [
     (lambda lab: _unit(lab, Restart="on-failure"), "tabby", "Restart=on-failure"),
     (lambda lab: _unit(lab, StartLimitIntervalUSec="5min", StartLimitBurst=5), "tabby", "may start 5 times in 300 s"),
     (lambda lab: _unit(lab, KillMode="process"), "tabby", "KillMode=process"),
-    (lambda lab: _unit(lab, ExecStartPre="{ argv[]=/opt/hydra-infer prestart --wait 300 ; }"), "tabby", "its prestart may wait 300"),
+    (lambda lab: _unit(lab, ExecStartPre="{ argv[]=/h/hydra-infer prestart --wait 300 ; }"), "tabby", "prestart may wait 300"),
     (lambda lab: _unit(lab, NRestarts=4), "tabby", "was restarted 4 times"),
     (_failed, "tabby", "Insufficient VRAM in split for model and cache ***"),
     (_moved, "tabby", f"belongs to python main.py (pid {OTHER_PID}, other.service)"),
