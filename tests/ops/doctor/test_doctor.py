@@ -136,6 +136,7 @@ def _literal(lab: Lab) -> None:
     lab.mode = 0o644
 
 
+DATA = Path(__file__).parents[2] / "data"
 HOMELAB = Path(__file__).parents[3] / "examples" / "homelab" / "hydra.yaml"
 BIG = "Llama-3.1-70B-EXL3-4.0bpw"
 FAULTS: list[tuple[Callable[[Lab], Any], str, str]] = [
@@ -366,35 +367,10 @@ def test_another_process_on_the_port_of_a_config(lab: Lab) -> None:
     ]
 
 
-# The knowledge base's own, as far as it is known: a server of each kind, retries, no fallbacks.
-SEED = """\
-model_list:
-  - model_name: llama-70b
-    litellm_params:
-      model: openai/default
-      api_base: http://gpu-box:5000/v1
-      api_key: os.environ/TABBY_API_KEY
-    model_info:
-      max_tokens: 32768
-  - model_name: llama-8b
-    litellm_params:
-      model: ollama/llama3.1:8b
-      api_base: http://small-box:11434
-litellm_settings:
-  drop_params: true
-  set_verbose: false
-router_settings:
-  num_retries: 2
-  timeout: 300
-general_settings:
-  master_key: os.environ/LITELLM_MASTER_KEY
-"""
-
-
 def test_the_knowledge_bases_litellm_config(tmp_path: Path) -> None:
     """Every key of it that does not do what it seems to, by line, with what does; and nothing else."""
     config = tmp_path / "config.yaml"
-    config.write_text(SEED)
+    config.write_text((DATA / "knowledge_base" / "litellm.yaml").read_text())
     found = {one.where.removeprefix(str(config)): (one.what, one.mend) for one in doctor(litellm_config=config)}
     assert found == {
         ":4": (
