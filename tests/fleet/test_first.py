@@ -9,7 +9,7 @@ import pytest
 from servers.ollama import OllamaServer, Tag
 from servers.tabby import API_KEY, TabbyServer
 
-from hydra_infer import Router
+from hydra_infer import Fleet, Router
 from hydra_infer.cli import main
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -28,6 +28,8 @@ def test_it_holds_what_was_found_and_works(
         text = Path("hydra.yaml").read_text()
         assert API_KEY not in text
         assert "# when this was written: " in text
+        assert "    kind: openai  # a guess: tabby, ollama, litellm or openai\n" in text
+        assert "    # admin_key: {env: VARIABLE} lets models be loaded" in text
         with Router.from_file("hydra.yaml") as router:
             assert [row.kind for row in router.status()] == ["tabby", "ollama", "openai"]
             assert router.chat("Big-EXL3", "hello").backend == "tabby"
@@ -42,6 +44,16 @@ def test_servers_of_one_kind_are_told_apart(tmp_path: Path) -> None:
         with Router.from_file(out) as router:
             names = [f"ollama-127.0.0.1-{first.port}", f"ollama-127.0.0.1-{second.port}", f"ollama-127.0.0.1-{first.port}-2"]
             assert [row.name for row in router.status()] == names
+
+
+def test_one_that_is_off_is_guessed_by_its_port_and_the_admins_key_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "fleet.yaml"
+    with TabbyServer(["a"], "a") as tabby:
+        words = [tabby.url, "http://127.0.0.2:5000", "http://127.0.0.2:11434", "http://127.0.0.2:4000"]
+        assert main(["init", *words, "--admin-key-env", "MY_ADMIN", "--out", str(out)]) == 0
+    servers = Fleet.from_file(out).tables.servers
+    assert [row.kind for row in servers.values()] == ["tabby", "tabby", "ollama", "litellm"]
+    assert [row.admin_key and row.admin_key.env for row in servers.values()] == ["MY_ADMIN", "MY_ADMIN", None, None]
 
 
 def test_a_file_that_is_there_is_replaced_only_by_force_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

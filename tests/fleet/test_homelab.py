@@ -77,6 +77,7 @@ def test_when_machines_are_switched_off_the_next_ones_answer(servers: Servers) -
 def test_a_model_is_loaded_as_the_file_says(servers: Servers) -> None:
     with Fleet.from_file(HOMELAB, urls=servers.urls).router() as router:
         router.unload("llama-70b")
+        assert "no model is loaded" in str(router.status()).splitlines()[1]
         done = router.load("llama-70b")
         assert (done.backend, done.context) == ("tabby", 32768)
         assert [(load["max_seq_len"], load["cache_mode"]) for load in servers.tabby.loads] == [(32768, "Q8")]

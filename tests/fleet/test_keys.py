@@ -115,6 +115,12 @@ def test_no_key_is_in_anything_that_a_fleet_shows_or_writes(
             ["plan", "--fleet", path, "--json"],
             ["chat", "--fleet", path, "--model", "m", "hi"],
             ["render", path, str(tmp_path / "again")],
+            ["doctor", path],
+            ["doctor", path, "--json"],
+            ["watch", path],
+            ["switch", "m", "--fleet", path],
+            ["load", "m", "--fleet", path],
+            ["unload", "m", "--fleet", path],
         ):
             main(words)
     out, err = capsys.readouterr()

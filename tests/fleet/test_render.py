@@ -39,7 +39,9 @@ def test_every_server_and_every_machine_has_its_files(homelab: dict[str, str]) -
         f"tabby/models/{BIG}/tabby_config.yml",
         "tabby/tabby.service",
         "ollama/ollama.service.d/hydra.conf",
+        "ollama/compose.yaml",
         "ollama-cpu/ollama.service.d/hydra.conf",
+        "ollama-cpu/compose.yaml",
         "litellm/litellm.yaml",
         "litellm/compose.yaml",
         "nixos/big.nix",
@@ -87,8 +89,10 @@ def test_only_the_first_model_is_loaded_at_the_start(tmp_path: Path) -> None:
 def test_a_server_for_this_machine_alone_listens_there_alone(tmp_path: Path) -> None:
     path = tmp_path / "hydra.yaml"
     path.write_text("servers: {a: {kind: ollama, url: 'http://127.0.0.1:11500', max_parallel: 2}}")
-    (only,) = Fleet.from_file(path).rendering("").files
-    assert "Environment=OLLAMA_HOST=127.0.0.1:11500\nEnvironment=OLLAMA_NUM_PARALLEL=2\n" in only.text
+    dropin, composed = Fleet.from_file(path).rendering("").files
+    assert "Environment=OLLAMA_HOST=127.0.0.1:11500\nEnvironment=OLLAMA_NUM_PARALLEL=2\n" in dropin.text
+    (ollama,) = parse(composed.text, "")["services"].values()
+    assert (ollama["ports"], ollama["environment"]["OLLAMA_NUM_PARALLEL"]) == (["127.0.0.1:11500:11434"], "2")
 
 
 def test_the_proxys_file_read_again_is_the_fleet(homelab: dict[str, str]) -> None:

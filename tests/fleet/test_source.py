@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from ruamel.yaml import YAML
 
 from hydra_infer import ConfigError, Fleet, UnknownModel
 from hydra_infer.fleet.schema import FleetFile, editor_schema
@@ -166,6 +168,26 @@ def test_the_documentations_own_tables_are_read(tmp_path: Path) -> None:
     tables = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     assert len(tables) == 2
     assert fleet(tmp_path, "\n".join(tables)).servers == ("tabby", "ollama")
+
+
+# What only the whole file tells, or another file: an editor has no word against it.
+UNSEEN_BY_EDITORS = """a context|a host nobody knows|a fallback nobody serves|a fallback twice|an alias that is a model
+    an alias of two|a cache|bpw alone|a card that is not there|a card nobody makes|a card larger than itself
+    a service that is no TabbyAPI|cards of no host|no address|a model in the cloud|a password in the address"""
+
+
+def test_editors_find_by_the_schema_what_one_field_tells() -> None:
+    """By a validator that is not ours: the schema is one, takes the examples and the good file, and refuses what is wrong."""
+    schema = editor_schema()
+    Draft202012Validator.check_schema(schema)
+    check, read = Draft202012Validator(schema), YAML(typ="safe", pure=True).load
+    for file in (Path(__file__).parents[2] / "examples").glob("*/hydra.yaml"):
+        assert not list(check.iter_errors(read(file.read_text(encoding="utf-8")))), file
+    assert not list(check.iter_errors(read(GOOD)))
+    unseen = {name.strip() for name in UNSEEN_BY_EDITORS.replace("\n", "|").split("|")}
+    for case in CHANGES.keys() - {"not YAML", "a field twice"}:
+        old, new, _, _ = CHANGES[case]
+        assert bool(list(check.iter_errors(read(GOOD.replace(old, new, 1))))) is (case not in unseen), case
 
 
 def test_the_schema_for_editors_knows_every_field_and_the_short_forms() -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hydra_infer.errors import ConfigError, HydraError
@@ -91,6 +91,7 @@ def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Journal(tmp_path / "journal").close()
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_line_cut_anywhere_is_as_if_it_had_not_been_written(data: st.DataObject) -> None:
     entries = [{"begin": "switch", "at": "now", "facts": {"name": "ü\n"}}]

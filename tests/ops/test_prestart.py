@@ -141,6 +141,18 @@ def test_what_only_is_a_pity_stops_nothing(place: Place) -> None:
     assert not whats(report)
 
 
+@pytest.mark.parametrize("text", ["api_key: [", "sesame", "api_key: sesame\n", ""])
+def test_keys_that_tabbyapi_does_not_start_with(place: Place, text: str) -> None:
+    tokens = place.folder / "api_tokens.yml"
+    tokens.write_text(text)
+    tokens.chmod(0o600)
+    report = place.start()
+    assert [(one.where, one.what) for one in report] == [(str(tokens), "it is not a table with api_key and admin_key")]
+    assert "sesame" not in str(report)
+    place.config.write_text(place.config.read_text().replace("network:\n", "network:\n  disable_auth: true\n"))
+    assert place.start().healthy, "then it is not read"
+
+
 def test_a_model_that_is_not_there_or_not_whole(place: Place) -> None:
     place.say(port=1, model_name="another")
     assert "another" in whats(place.start())[0]
@@ -265,6 +277,35 @@ def test_what_is_recorded_is_proof_by_pid_and_start(place: Place, server: Any, t
     with pytest.raises(ConfigError, match="no record of a process"):
         recorded(tmp_path / "served-by")
     assert recorded(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "ours"), [("me", True), ("parent", True), ("another", False), (None, False)], ids=["me", "shell", "cron", "no unit"]
+)
+def test_a_units_cgroup_is_ours_only_where_the_unit_runs_us(
+    place: Place, server: Any, monkeypatch: pytest.MonkeyPatch, said: str | None, ours: bool
+) -> None:
+    """Of cron's unit, or an editor's, every job is a member: one on our port is no left-over of ours."""
+    foreign = server(foreign=True)
+    place.say(port=foreign.port)
+    unit = "/system.slice/cron.service"
+    pids = {"me": os.getpid(), "parent": os.getppid(), "another": foreign.child.pid}
+    environment = {} if said is None else {"SYSTEMD_EXEC_PID": str(pids[said])}
+    root = place.folder / "root"
+    for pid in (os.getpid(), foreign.child.pid):
+        (root / f"proc/{pid}").mkdir(parents=True)
+        for name in ("stat", "cmdline"):
+            (root / f"proc/{pid}/{name}").write_bytes(Path(f"/proc/{pid}/{name}").read_bytes())
+        (root / f"proc/{pid}/cgroup").write_text(f"0::{unit}\n")
+    (one,) = (one for one in listeners() if one.port == foreign.port)
+    assert one.process is not None
+    there = dataclasses.replace(one, process=dataclasses.replace(one.process, group=unit))
+    means = place.means()
+    machine = dataclasses.replace(means.machine, root=root)
+    monkeypatch.setattr(Machine, "listeners", lambda _: [there])
+    report = prestart(place.config, wait=1.0, means=dataclasses.replace(means, machine=machine, environment=environment))
+    assert ("it is a left-over of this server" in whats(report)) is ours
+    assert foreign.child.poll() is None
 
 
 def suspect(**changes: Any) -> Process:

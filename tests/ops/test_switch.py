@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic
 from servers.ollama import OllamaServer, Tag
 from servers.tabby import ADMIN_KEY, API_KEY, Folder, TabbyServer
 
-from hydra_infer import doctor
+from hydra_infer import Fleet, Gpu, doctor
 from hydra_infer.cli import main
 from hydra_infer.errors import ConfigError, DoesNotFit, LoadError
 from hydra_infer.ops.journal import Journal, beside, find, replay
@@ -136,7 +140,57 @@ def test_what_does_not_fit_changes_nothing(box: Box, tmp_path: Path) -> None:
     with pytest.raises(DoesNotFit):
         switch(box.path, "new")
     assert box.tabby.loads == []
+    assert not beside(box.path).exists()
+
+
+def test_what_the_fleets_own_plan_refuses_is_not_even_asked_for(box: Box) -> None:
+    """Its files are on another machine: its config.json says what it takes."""
+    config = Path(__file__).parents[1] / "data" / "configs" / "Llama-3.1-70B.json"
+    model = f"{{name: {NEW}, context: 8192, config: {config}, bpw: 4.0}}"
+    text = box.path.read_text().replace("kind: tabby,", "kind: tabby, host: box,").replace("third: " + THIRD, f"third: {model}")
+    box.path.write_text(f"hosts: {{box: {{cards: [RTX 5090, RTX 4090]}}}}\n{text.replace('            ', '')}")
+    with pytest.raises(DoesNotFit, match="RTX 4090"):
+        switch(box.path, "third", context="128k")
+    assert main(["load", "third", "--fleet", str(box.path), "--context", "128k"]) == 1
+    assert (box.tabby.requests, box.tabby.loads) == ([], [])
+    assert switch(box.path, "third").outcome == "done", "with the file's own context it fits"
+    assert switch(box.path, "third", context="128k", force=True).outcome == "done"
+
+
+def test_what_does_not_fit_into_what_is_there_is_refused_in_the_journal(box: Box, tmp_path: Path) -> None:
+    """The file's plan has no fault to find, and the model's own files have."""
+    (tmp_path / "models").mkdir()
+    synthetic.exl3(tmp_path / "models" / NEW, synthetic.LLAMA_70B, 4.0)
+    fleet = Fleet.from_file(box.path)
+    backends = [replace(row, gpus=(Gpu("RTX 3060"),), model_dir=str(tmp_path / "models")) for row in fleet.settings()["backends"]]
+    fleet.settings = lambda: {**Fleet.settings(fleet), "backends": backends}  # type: ignore[method-assign]
+    with pytest.raises(DoesNotFit):
+        switch(fleet, "new")
+    assert box.tabby.loads == []
     assert box.outcomes == ["refused"]
+
+
+def test_each_line_is_on_the_disk_before_the_server_is_told(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file and its folder are synchronised, and only then is anything asked for that changes the server."""
+    order: list[str] = []
+    fsync, answer = os.fsync, box.tabby.answer
+
+    def synchronised(handle: int) -> None:
+        order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "line")
+        fsync(handle)
+
+    def answered(asked: Any) -> Any:
+        order.append(asked.path)
+        return answer(asked)
+
+    monkeypatch.setattr("os.fsync", synchronised)
+    box.tabby.answer = answered  # type: ignore[method-assign]
+    switch(box.path, "new")
+    before = order[: order.index("/v1/model/load")]
+    assert [one for one in before if not one.startswith("/")] == ["folder", "line", "line"], "the switch, and its step"
+    assert not [one for one in before if "load" in one]
+    checked = order[order.index("/v1/model/load") :]
+    assert checked.index("line") < checked.index("/v1/chat/completions")
 
 
 def test_ollama_keeps_what_it_can_and_gets_back_what_it_lost(box: Box) -> None:
@@ -244,6 +298,22 @@ def test_another_switch_undoes_it_first(box: Box, killed: Callable[[Box], None])
     assert switch(box.path, "third").before == (OLD,)
     assert box.tabby.loaded == THIRD
     assert box.outcomes == ["undone", "done"]
+
+
+@pytest.mark.parametrize("undo", [False, True])
+def test_one_that_was_killed_before_its_first_step(box: Box, undo: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it meant to do is on the disk, and nothing else has happened."""
+    before = [[OLD, {"max_seq_len": 2048, "cache_size": 3840, "cache_mode": "8,8"}]]
+    with Journal(beside(box.path)) as journal:
+        journal.begin("switch", server="tabby", model="new", context=None, cache=None, force=False, before=before, url="")
+    assert main(["status", "--fleet", str(box.path)]) == 1
+    assert re.search("the switch to new on tabby of .* was interrupted: hydra-infer switch .* --resume", capsys.readouterr().err)
+    done = settle(box.path, undo=undo)
+    assert done is not None
+    if undo:
+        assert (done.outcome, box.old_is_back(), box.tabby.loads) == ("undone", True, [])
+    else:
+        assert (done.outcome, box.tabby.loaded) == ("done", NEW)
 
 
 def test_a_way_back_that_was_killed_is_gone_to_its_end(box: Box) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ StartLimitBurst=5
 TimeoutStartUSec=2h 5ms
 KillMode=control-group
 Environment=CUDA_DEVICE_ORDER=PCI_BUS_ID "WITH_SPACES=a b" EMPTY=
-ExecStartPre={ path=/bin/true }
+ExecStartPre={ path=/opt/h/bin/hydra-infer ; argv[]=/opt/h/bin/hydra-infer prestart --wait 90 ; ignore_errors=no ; pid=0 }
 """
 
 
@@ -42,7 +43,11 @@ def test_a_unit() -> None:
     assert (unit.restart_seconds, unit.limit_seconds, unit.start_seconds) == (90.0, math.inf, 7200.005)
     assert unit.environment == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "WITH_SPACES": "a b", "EMPTY": ""}
     assert "CUDA" not in repr(unit), "an environment may hold keys"
-    assert unit.prestart
+    assert unit.prestart == 90.0
+    for said, wait in (("argv[]=/opt/hydra-infer prestart ;", 60.0), ("argv[]=/bin/true ;", None)):
+        other = shown(re.sub("ExecStartPre=.*", f"ExecStartPre={{ {said} }}", SHOWN))
+        assert isinstance(other, Unit)
+        assert other.prestart == wait
 
 
 def test_no_unit_and_no_systemd() -> None:
@@ -63,6 +68,16 @@ def test_an_ollama_that_no_other_machine_reaches(host: str, shared: bool, found:
     unit = shown(SHOWN.replace("failed", "active").replace("NRestarts=3", "").replace("EMPTY=", f"OLLAMA_HOST={host}"))
     findings = list(check_service(ServiceFacts("o", "ollama", 11434, (), unit, shared=shared)))
     assert [one.what for one in findings] == [f"OLLAMA_HOST is {host} in x.service"] * found
+
+
+def test_the_same_port_at_another_address_is_no_matter_where_the_unit_has_it_at_one() -> None:
+    unit = shown(SHOWN.replace("failed", "active").replace("NRestarts=3", ""))
+    other = Process(7, 1, ("docker-proxy",), "/usr/bin/docker-proxy", "/", "/system.slice/docker.service")
+    ours = Process(8, 1, ("ollama",), "/usr/bin/ollama", "/", "/system.slice/x.service")
+    foreign = Listener("172.17.0.1", 1, other)
+    for rows, found in (([foreign], 1), ([foreign, Listener("127.0.0.1", 1, ours)], 0)):
+        told = [one.what for one in check_service(ServiceFacts("o", "ollama", 1, rows, unit))]
+        assert told == ["port 1 belongs to docker-proxy (pid 7, docker.service), not to x.service"] * found
 
 
 def test_an_owner_that_is_hidden_and_one_beside_a_unit_that_does_not_run() -> None:

@@ -18,6 +18,7 @@ def add_fleet(commands: Any) -> None:
     init.add_argument("--out", default="hydra.yaml", metavar="FILE", help="default: hydra.yaml")
     init.add_argument("--force", action="store_true", help="write over a file that is there; a backup is made")
     init.add_argument("--api-key-env", metavar="VARIABLE", help="the environment variable that holds the servers' key")
+    init.add_argument("--admin-key-env", metavar="VARIABLE", help="the one that holds TabbyAPI's admin key, to load models")
     init.add_argument("--schema", action="store_true", help="print the file's JSON Schema, for editors, and nothing else")
 
     render = command(commands, "render", _render, "write the servers' configuration files that a hydra.yaml means")
@@ -44,7 +45,7 @@ def _init(arguments: argparse.Namespace) -> int:
     if there and not arguments.force:
         raise ConfigError(f"{arguments.out} is there already", hint="--out FILE for another, --force to write a new one over it")
     was = read(arguments.out) if there else None
-    text = first_file(arguments.urls, arguments.api_key_env)
+    text = first_file(arguments.urls, arguments.api_key_env, arguments.admin_key_env)
     backup = write(arguments.out, text, was=was)
     print(f"wrote {arguments.out}" + (f"; what was there is {backup}" if backup else ""))
     return 0

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .words import command, print_json, tokens
+from .words import command, print_json, progress, tokens
 
 if TYPE_CHECKING:
     from ..ops.doctor.report import Report
@@ -101,21 +101,23 @@ def _switch(arguments: argparse.Namespace) -> int:
 
     if (arguments.model is None) != (arguments.resume or arguments.undo):
         raise ConfigError("switch needs a model, or --resume or --undo for one that was interrupted")
-    if arguments.model is None:
-        done = settle(arguments.fleet, undo=arguments.undo, seconds=arguments.timeout)
-        if done is None:
-            print(f"no switch of {arguments.fleet} was interrupted")
-            return 0
-    else:
-        done = switch(
-            arguments.fleet,
-            arguments.model,
-            backend=arguments.backend,
-            context=arguments.context,
-            cache=arguments.cache,
-            force=arguments.force,
-            seconds=arguments.timeout,
-        )
+    with progress() as report:
+        if arguments.model is None:
+            done = settle(arguments.fleet, undo=arguments.undo, progress=report, seconds=arguments.timeout)
+        else:
+            done = switch(
+                arguments.fleet,
+                arguments.model,
+                backend=arguments.backend,
+                context=arguments.context,
+                cache=arguments.cache,
+                force=arguments.force,
+                progress=report,
+                seconds=arguments.timeout,
+            )
+    if done is None:
+        print(f"no switch of {arguments.fleet} was interrupted")
+        return 0
     if arguments.json:
         print_json(done.to_dict())
     else:

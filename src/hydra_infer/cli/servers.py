@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .words import command, key_in, print_json, router_of, servers, tokens
+from .words import command, key_in, print_json, progress, router_of, servers, tokens
 
 if TYPE_CHECKING:
     from ..routing.errand import Change
@@ -22,7 +23,7 @@ def add_servers(commands: Any) -> None:
     servers(models, required=True)
 
     load = command(commands, "load", _load, "have a server load a model (TabbyAPI, Ollama), and wait until it has")
-    load.add_argument("model", help="the server's name of the model; for TabbyAPI its folder's")
+    load.add_argument("model", help="its name in the fleet file; with --url the server's, which for TabbyAPI is its folder's")
     load.add_argument("--context", type=tokens, metavar="TOKENS", help="8192 or 32k; default: the server's")
     load.add_argument("--cache", help="TabbyAPI: fp16, q8, q6, q4, or 'k,v' bits")
     load.add_argument("--keep-alive", metavar="TIME", help="Ollama: how long it stays, for example 10m; default: the server's")
@@ -33,6 +34,9 @@ def add_servers(commands: Any) -> None:
     pull.add_argument("model", help="Ollama's name of it; with --into a repository: owner/name")
     pull.add_argument("--into", metavar="FOLDER", help="where the folder of a Hugging Face repository is to lie, here")
     pull.add_argument("--revision", default="main", help="its branch: for EXL3 the rate, for example 4.0bpw (default: main)")
+    pull.add_argument(
+        "--hub", metavar="URL", default=os.environ.get("HF_ENDPOINT"), help="a mirror; default: HF_ENDPOINT, or Hugging Face"
+    )
     pull.add_argument("--token-env", metavar="VARIABLE", help="the environment variable that holds a Hugging Face token")
     for one in (load, unload, pull):
         servers(one, required=one is not pull)
@@ -56,12 +60,20 @@ def _models(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(models)
     else:
-        print(*(f"{name}: {', '.join(backends)}" for name, backends in models.items()), sep="\n")
+        print(*(f"{name}: {', '.join(backends)}" for name, backends in models.items()), sep="\n", end="\n" if models else "")
+    if not models:
+        print("hydra-infer: no server told of a model: hydra-infer status says how they are", file=sys.stderr)
     return 0 if models else 1
 
 
 def _load(arguments: argparse.Namespace) -> int:
-    with router_of(arguments) as router:
+    if arguments.fleet and not arguments.force:
+        from ..fleet.fleet import Fleet
+        from ..ops.switch import raise_if_unfit
+
+        wish = {"backend": arguments.backend, "context": arguments.context, "cache": arguments.cache}
+        raise_if_unfit(Fleet.from_file(arguments.fleet), arguments.model, **wish)
+    with router_of(arguments) as router, progress() as report:
         done = router.load(
             arguments.model,
             backend=arguments.backend,
@@ -69,6 +81,7 @@ def _load(arguments: argparse.Namespace) -> int:
             cache=arguments.cache,
             keep_alive=arguments.keep_alive,
             force=arguments.force,
+            progress=report,
             timeout=arguments.timeout,
         )
     return _print_change(done, arguments)
@@ -85,14 +98,18 @@ def _pull(arguments: argparse.Namespace) -> int:
     if not (arguments.url or arguments.fleet):
         raise ConfigError("pull needs a server (--url, --fleet), or --into FOLDER for a Hugging Face repository")
     with router_of(arguments) as router:
-        return _print_change(router.pull(arguments.model, backend=arguments.backend, timeout=arguments.timeout), arguments)
+        with progress() as report:
+            done = router.pull(arguments.model, backend=arguments.backend, progress=report, timeout=arguments.timeout)
+        return _print_change(done, arguments)
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from ..ops.hub import fetch
+    from ..ops.hub import HUB, fetch
 
+    where = {"address": arguments.hub or HUB, "revision": arguments.revision}
     token = key_in(arguments.token_env) if arguments.token_env else None
-    folder = fetch(arguments.model, arguments.into, revision=arguments.revision, token=token)
+    with progress() as report:
+        folder = fetch(arguments.model, arguments.into, token=token, progress=report, **where)
     if arguments.json:
         print_json({"folder": str(folder)})
     else:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..units import parse_tokens
 
 if TYPE_CHECKING:
+    from ..engines.progress import Progress
     from ..router import Router
 
-__all__ = ["cards", "command", "gpu_names", "key_in", "numbers", "print_json", "router_of", "servers", "tokens"]
+__all__ = ["cards", "command", "gpu_names", "key_in", "numbers", "print_json", "progress", "router_of", "servers", "tokens"]
 
 
 def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:  # noqa: A002
@@ -69,6 +73,27 @@ def router_of(arguments: argparse.Namespace) -> Router:
         return Router.from_file(arguments.fleet)
     key = key_in(arguments.api_key_env) if arguments.api_key_env else None
     return Router.from_urls(arguments.url, api_keys=dict.fromkeys(arguments.url, key) if key else None)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """How far a long job is, on one line of the terminal; nothing where nobody looks, as in a log."""
+    if not sys.stderr.isatty():
+        yield False
+        return
+    shown = ""
+
+    def show(fraction: float, message: str) -> None:
+        nonlocal shown
+        line = f"{fraction:4.0%} {message}"[: shutil.get_terminal_size().columns - 1]
+        if line != shown:
+            print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+            shown = line
+
+    try:
+        yield show
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def key_in(variable: str) -> str:

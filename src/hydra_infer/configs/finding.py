@@ -14,13 +14,17 @@ Kind = Literal["unknown", "misplaced", "inert", "dangerous", "wrong"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`line` counts from 1; `key` is dotted ("model.cache_size"); `instead` is YAML to paste, None: leave the key out."""
+    """`line` counts from 1; `key` is dotted ("model.cache_size"); `instead` is YAML to paste, None: leave the key out.
+
+    `stops`: the program does not start with it, or starts without what the file is there for.
+    """
 
     line: int
     key: str
     kind: Kind
     why: str
     instead: str | None = None
+    stops: bool = False
 
     def __str__(self) -> str:
         told = f"line {self.line}: {self.key}: {self.kind}: {self.why}" if self.key else f"line {self.line}: {self.why}"

@@ -46,6 +46,12 @@ _OPTIONS = {
     "input_cost_per_token": "input_cost_per_token",
     "output_cost_per_token": "output_cost_per_token",
 }
+# What stands in the place of a setting that was not taken over.
+_INSTEAD = {
+    "set_verbose": ": LiteLLM itself has LITELLM_LOG in its place by now",
+    "drop_params": ": parameters go to each server as they are",
+    "enable_pre_call_checks": ": a context that is known counts anyway",
+}
 _SETTINGS = {"num_retries": "retries", "timeout": "timeout", "request_timeout": "timeout", "cooldown_time": "cooldown"}
 
 
@@ -178,6 +184,9 @@ class _Reader:
         """num_ctx is what Ollama is told; max_input_tokens only says what a server takes."""
         info = row.get("model_info")
         limit = info.get("max_input_tokens") if isinstance(info, dict) else None
+        if isinstance(info, dict) and info.get("max_tokens") and not limit:
+            told = "num_ctx in litellm_params" if kind == "ollama" else "max_input_tokens"
+            self._warn(info, "max_tokens", f"max_tokens of {group!r} is an answer's length: {told} says the context")
         if kind != "ollama":
             return limit
         if limit and "num_ctx" not in params:
@@ -192,7 +201,7 @@ class _Reader:
         read = {"fallbacks", "model_group_alias", "routing_strategy", *_SETTINGS}
         for key in section:
             if key not in read:
-                self._warn(section, key, f"{key} was not taken over")
+                self._warn(section, key, f"{key} was not taken over{_INSTEAD.get(key, '')}")
         found = {key: value for key, value in section.items() if key in _SETTINGS and value is not None}
         for key, value in found.items():
             if not _is_number(value):

@@ -58,9 +58,13 @@ def _line(line: str) -> str:
     return _PASSWORD.sub(HIDDEN, _PAIR.sub(_pair, line))
 
 
-def _pair(found: re.Match[str]) -> str:
-    hidden = is_secret(found["name"]) and not _REFERENCE.match(found["value"])
-    return f"{found['head']}{HIDDEN}" if hidden else found[0]
+def _pair(found: re.Match[str], depth: int = 5) -> str:
+    """A pair within a pair is one too: ERROR: password=x."""
+    if _REFERENCE.match(found["value"]):
+        return found[0]
+    hidden = is_secret(found["name"]) or depth == 0
+    value = HIDDEN if hidden else _PAIR.sub(lambda inner: _pair(inner, depth - 1), found["value"])
+    return f"{found['head']}{value}"
 
 
 def _lines(lines: list[str]) -> Iterator[str]:

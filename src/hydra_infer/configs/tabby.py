@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from .document import flow, line_of, parse
 from .finding import Finding
 from .secrets import HIDDEN, is_secret
-from .tabby_keys import GONE, KEYS, OWNER, SECTIONS, STARTUP, Gone
+from .tabby_keys import AFTER, GONE, KEYS, OWNER, SECTIONS, STARTUP, Gone, Key, keys_at
 from .tabby_sense import Said, sense
 from .tabby_values import nearest, taken
 
@@ -35,11 +35,11 @@ def lint(text: str, *, per_model: bool = False, version: str | None = None) -> l
     try:
         root = parse(text, "the file")
     except ConfigError as error:
-        return [Finding(getattr(error, "line", None) or 1, "", "wrong", f"{error.message}; {then}")]
+        return [Finding(getattr(error, "line", None) or 1, "", "wrong", f"{error.message}; {then}", stops=True)]
     if root is None:
         return []
     if not isinstance(root, dict):
-        return [Finding(1, "", "wrong", f"the file is not a table of sections; {then}")]
+        return [Finding(1, "", "wrong", f"the file is not a table of sections; {then}", stops=True)]
     linter = _Linter(root, per_model, version)
     return sorted(linter.findings(), key=lambda finding: finding.line)
 
@@ -48,7 +48,7 @@ class _Linter:
     """One file on its way: what is found key by key, and the values that what they say together is judged by."""
 
     def __init__(self, root: dict[Any, Any], per_model: bool, version: str | None) -> None:
-        self._root, self._per_model, self._version = root, per_model, version
+        self._root, self._per_model, self._version, self._keys = root, per_model, version, keys_at(version)
         self._values: dict[str, Any] = {}
         self._lines: dict[str, int] = {}
 
@@ -63,29 +63,36 @@ class _Linter:
                 for key, item in value.items():
                     yield from self._entry(name, key, item, line_of(value, key))
             elif value is not None:
-                yield Finding(line, name, "wrong", f"must be a table; {_consequence(self._per_model)}")
-        yield from sense(Said(self._values, self._lines, self._per_model, self._version))
+                yield Finding(line, name, "wrong", f"must be a table; {_consequence(self._per_model)}", stops=True)
+        yield from sense(Said(self._values, self._lines, self._keys, self._per_model, self._version))
 
     def _entry(self, section: str, name: str, value: Any, line: int) -> Iterator[Finding]:
         """One key of a known section."""
         path = f"{section}.{name}"
-        key = KEYS.get(path)
-        if key is None:
-            yield from self._stray(section, name, value, line)
-        elif self._version is not None and key.since > self._version:
-            yield Finding(line, path, "unknown", f"came on {key.since}; TabbyAPI of {self._version} drops it")
+        key = self._keys.get(path)
+        if key is None and path in KEYS:
+            yield Finding(line, path, "unknown", f"came by {KEYS[path].since}; TabbyAPI of {self._version} drops it")
+        elif key is None:
+            # Of late, overrides of a sampling preset may stand in its section itself.
+            if section != "sampling" or not self._after_the_table():
+                yield from self._stray(section, name, value, line)
         elif self._per_model and name in STARTUP:
             yield Finding(line, path, "inert", "read from config.yml alone")
         elif value is not None:  # an empty value is an unset one
             try:
                 self._values[path], self._lines[path] = taken(key, value), line
             except ConfigError as error:
-                better = nearest(key, value)
-                paste = None if better is None else _paste(path, better)
-                if key.words and better is not None:  # what else the file says is judged by what was meant
-                    self._values[path], self._lines[path] = taken(key, better), line
-                ending = key.otherwise if key.otherwise != _consequence(False) else _consequence(self._per_model)
-                yield Finding(line, path, "wrong", f"{error.message}; {ending}", paste)
+                yield self._wrong(path, key, value, line, error.message)
+
+    def _wrong(self, path: str, key: Key, value: Any, line: int, why: str) -> Finding:
+        """A value that is not taken: of the wrong kind, or a word that is none of the key's."""
+        better = nearest(key, value)
+        if key.words and better is not None:  # what else the file says is judged by what was meant
+            self._values[path], self._lines[path] = taken(key, better), line
+        a_word = key.takes == "text" and isinstance(value, str)
+        ending = key.otherwise if a_word and key.otherwise else _consequence(self._per_model)
+        paste = None if better is None else _paste(path, better)
+        return Finding(line, path, "wrong", f"{why}; {ending}", paste, key.stops or not a_word)
 
     def _stray(self, section: str, name: Any, value: Any, line: int) -> Iterator[Finding]:
         """A key that this section, or the file's top, does not have."""
@@ -104,7 +111,12 @@ class _Linter:
             if not (self._version and self._version < gone.until):
                 yield Finding(line, path, "unknown", gone.why, _replaced(gone, value))
         else:
-            yield Finding(line, path, "unknown", "TabbyAPI drops it without a word", _near(section, str(name), value))
+            near = _near(section, str(name), value)
+            newer = ", unless it is newer than this list of November 2026" if near is None and self._after_the_table() else ""
+            yield Finding(line, path, "unknown", f"TabbyAPI drops it without a word{newer}", near)
+
+    def _after_the_table(self) -> bool:
+        return self._version is None or self._version >= AFTER
 
     def _old_logging(self, path: str, name: str, value: Any, line: int) -> Iterator[Finding]:
         known = f"logging.{name}" in KEYS

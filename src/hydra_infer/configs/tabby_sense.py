@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .finding import Finding
-from .tabby_keys import KEYS, OWNER, RESERVE_EVERYWHERE
+from .tabby_keys import KEYS, OWNER, RESERVE_EVERYWHERE, Key
 
 __all__ = ["Said", "sense"]
 
@@ -27,10 +27,11 @@ _DRAFTING: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The file's values, as TabbyAPI takes them, and their lines, by dotted key; what is not said has its default."""
+    """The file's values, as TabbyAPI takes them, and their lines, by dotted key; what is not said has its default of `keys`."""
 
     values: Mapping[str, Any]
     lines: Mapping[str, int]
+    keys: Mapping[str, Key]
     per_model: bool
     version: str | None
 
@@ -38,21 +39,24 @@ class Said:
         return key in self.values
 
     def __getitem__(self, key: str) -> Any:
-        return self.values.get(key, KEYS[key].default)
+        return self.values.get(key, self._default(key))
 
     def changed(self, key: str) -> bool:
         """Said, and something else than the default: a sample file's own lines are no mistakes."""
-        default = KEYS[key].default
+        default = self._default(key)
         return key in self.values and self.values[key] != (list(default) if isinstance(default, tuple) else default)
+
+    def _default(self, key: str) -> Any:
+        return self.keys.get(key, KEYS[key]).default  # before a key came, things were as its first default has them
 
     def inert(self, key: str, why: str, instead: str | None = None) -> Finding:
         return Finding(self.lines[key], key, "inert", why, instead)
 
-    def wrong(self, key: str, why: str, instead: str | None = None) -> Finding:
-        return Finding(self.lines[key], key, "wrong", why, instead)
+    def wrong(self, key: str, why: str, instead: str | None = None, *, stops: bool = False) -> Finding:
+        return Finding(self.lines[key], key, "wrong", why, instead, stops)
 
-    def dangerous(self, key: str, why: str, instead: str) -> Finding:
-        return Finding(self.lines[key], key, "dangerous", why, instead)
+    def dangerous(self, key: str, why: str, instead: str, *, stops: bool = False) -> Finding:
+        return Finding(self.lines[key], key, "dangerous", why, instead, stops)
 
 
 def sense(said: Said) -> Iterator[Finding]:
@@ -71,7 +75,7 @@ def _nothing_to_load(said: Said) -> Iterator[Finding]:
 
 def _without_effect(said: Said) -> Iterator[Finding]:
     for path in said.values:
-        why = KEYS[path].inert
+        why = said.keys[path].inert
         if why is not None and said.changed(path):
             yield said.inert(path, why)
 
@@ -130,18 +134,35 @@ def _drafting(said: Said) -> Iterator[Finding]:
     reads = () if off else _DRAFTING[mode]
     for path in said.values:
         section, _, name = path.partition(".")
-        if section == "draft_model" and name not in ("draft_mode", *reads) and KEYS[path].inert is None and said.changed(path):
+        if (
+            section == "draft_model"
+            and name not in ("draft_mode", *reads)
+            and said.keys[path].inert is None
+            and said.changed(path)
+        ):
             yield said.inert(path, why)
     if mode == "ngram" and said["draft_model.ngram_match_min"] < 1:
         better = "draft_model:\n  ngram_match_min: 2"
-        yield said.wrong("draft_model.ngram_match_min", "must be 1 or more: the model does not load", better)
+        yield said.wrong("draft_model.ngram_match_min", "must be 1 or more: the model does not load", better, stops=True)
 
 
 def _draft_cards(said: Said) -> Iterator[Finding]:
     drafts = said["draft_model.draft_mode"] == "mtp" or "draft_model.draft_model_name" in said
     if said["draft_model.draft_gpu_split"] and drafts and not said["model.gpu_split"] and not said.per_model:
         why = 'without model.gpu_split the load fails: "Cannot specify both memory usage and memory reserve."'
-        yield said.dangerous("draft_model.draft_gpu_split", why, "draft_model:\n  draft_gpu_split: []")
+        yield said.dangerous("draft_model.draft_gpu_split", why, "draft_model:\n  draft_gpu_split: []", stops=True)
+
+
+def _experts(said: Said) -> Iterator[Finding]:
+    """Two ways of having a mixture's experts on the CPU, whole layers or a share of each, and neither beside the other."""
+    share = "model.cpu_moe_split_experts"
+    if not said[share]:
+        return
+    if said["model.cpu_moe_offload_layers"]:
+        why = "cpu_moe_offload_layers is given too, and the model does not load with both"
+        yield said.wrong(share, why, "model:\n  cpu_moe_split_experts: 0", stops=True)
+    elif said["model.tensor_parallel"]:
+        yield said.wrong(share, "not with tensor_parallel", "model:\n  cpu_moe_split_experts: 0")
 
 
 def _defaults(said: Said) -> Iterator[Finding]:
@@ -165,6 +186,7 @@ _RULES: tuple[Callable[[Said], Iterator[Finding]], ...] = (
     _room,
     _drafting,
     _draft_cards,
+    _experts,
     _defaults,
     _open_door,
 )

@@ -100,10 +100,6 @@ def _loras(_key: Key, value: Any) -> list[Any]:
     return list(value)
 
 
-def _any(_key: Key, value: Any) -> Any:
-    return value
-
-
 _TAKES: Mapping[str, Callable[[Key, Any], Any]] = {
     "bool": _bool,
     "int": _int,
@@ -113,7 +109,6 @@ _TAKES: Mapping[str, Callable[[Key, Any], Any]] = {
     "texts": _texts,
     "table": _table,
     "loras": _loras,
-    "any": _any,
 }
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..ops.doctor.report import Report
     from ..router import Router
     from .render import Rendering
-    from .report import FleetPlan
+    from .report import FleetPlan, Row
     from .schema import FleetFile, Model, Server
 
 __all__ = ["Fleet"]
@@ -106,6 +106,15 @@ class Fleet:
         from .forecast import forecast
 
         return forecast(self._file, self._source)
+
+    def foresee(self, server: str, model: str, *, context: int | None = None, cache: str | None = None) -> Row | None:
+        """What the plan says of one model alone, with another context or cache than the file's where these are given.
+
+        None where the file does not list it. Raises ConfigError for a cache that is none.
+        """
+        from .forecast import foreseen
+
+        return foreseen(self._file, self._source, server, model, context=context, cache=cache)
 
     def doctor(self, **options: Any) -> Report:
         """What is wrong with it now, and what mends that: hydra_infer.doctor(fleet) with its options. Reads only."""

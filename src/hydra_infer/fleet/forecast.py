@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from .residence import Residence, Tenant, gpu_of
 from .schema import Draft, FleetFile, Host, Model, Server
 from .source import Source
 
-__all__ = ["forecast", "server_cards"]
+__all__ = ["forecast", "foreseen", "server_cards"]
 
 
 def forecast(file: FleetFile, source: Source) -> FleetPlan:
@@ -30,25 +30,44 @@ def forecast(file: FleetFile, source: Source) -> FleetPlan:
     tenants: dict[str, list[Tenant]] = {name: [] for name in places}
     rows = []
     for server_name, server, model_name, model in models_of(file):
-        row = Row(
-            server.host or "", server_name, model_name, model.name or model_name, model.context or server.context, model.cache
-        )
-        if server.host not in places:
-            rows.append(replace(row, error=f"{server_name} is on no host whose cards are named"))
-            continue
-        place = places[server.host]
-        try:
-            memory = _plan(server, row, model, place, source) if model.takes is None else gib(model.takes)
-            tenant = Tenant(server_name, server.kind, model_name, memory, _numbers(server, place))
-        except HydraError as error:
-            rows.append(replace(row, error=str(error)))
-            continue
-        rows.append(_judged(row, memory, fits=place.holds([tenant])))
-        if rows[-1].fits:
-            tenants[server.host].append(tenant)
+        row, tenant = _row(server_name, server, model_name, model, places, source)
+        rows.append(row)
+        if tenant is not None and row.fits:
+            tenants[row.host].append(tenant)
     hosts = tuple(_host_plan(name, place, tenants[name]) for name, place in places.items())
     unlisted = tuple(name for name, server in file.servers.items() if server.models is None)
     return FleetPlan(str(source.path), hosts, tuple(_settled(rows, places, tenants)), unlisted)
+
+
+def foreseen(
+    file: FleetFile, source: Source, server_name: str, model_name: str, *, context: int | None = None, cache: str | None = None
+) -> Row | None:
+    """One model alone, with another context or cache than the file's where these are given; None for one that is not listed."""
+    server = file.servers[server_name]
+    model = (server.models or {}).get(model_name)
+    if model is None:
+        return None
+    wish = {"context": context, "cache": cache}
+    asked = model.model_copy(update={name: value for name, value in wish.items() if value is not None})
+    host = file.hosts.get(server.host or "")
+    places = {} if host is None or host.cards is None else {str(server.host): _residence(host)}
+    return _row(server_name, server, model_name, asked, places, source)[0]
+
+
+def _row(
+    server_name: str, server: Server, model_name: str, model: Model, places: Mapping[str, Residence], source: Source
+) -> tuple[Row, Tenant | None]:
+    """One model on its server's cards: what is known of it, and as a tenant of the machine where it could be planned."""
+    row = Row(server.host or "", server_name, model_name, model.name or model_name, model.context or server.context, model.cache)
+    if server.host is None or server.host not in places:
+        return replace(row, error=f"{server_name} is on no host whose cards are named"), None
+    place = places[server.host]
+    try:
+        memory = _plan(server, row, model, place, source) if model.takes is None else gib(model.takes)
+        tenant = Tenant(server_name, server.kind, model_name, memory, _numbers(server, place))
+    except HydraError as error:
+        return replace(row, error=str(error)), None
+    return _judged(row, memory, fits=place.holds([tenant])), tenant
 
 
 def _judged(row: Row, memory: Plan | Size, *, fits: bool) -> Row:

@@ -90,6 +90,8 @@ class Host(_Table):
 class Key(_Table):
     """Where a key is: exactly one of the three."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
     env: str | None = Field(default=None, description="the environment variable that holds it")
     file: str | None = Field(default=None, description="a file that holds it and nothing else")
     literal: str | None = Field(default=None, repr=False, description="the key itself: whoever reads this file has it")

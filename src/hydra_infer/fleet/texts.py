@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ..configs.compose import LiteLLMService, compose
 from ..configs.nix import nixos_module
 from ..configs.services import OllamaService, TabbyService
 from ..configs.systemd import ollama_dropin, tabby_unit
 from ..errors import ConfigError
+from .address import is_loopback, port_of
 from .litellm import key_variables, proxy_config
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from .schema import FleetFile, Server
 
 __all__ = ["texts"]
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_PORTS = {"tabby": 5000, "ollama": 11434, "litellm": 4000}
 
 
 def texts(file: FleetFile, planned: FleetPlan) -> tuple[dict[str, str], list[str]]:
@@ -64,7 +61,9 @@ def _tabby(file: FleetFile, name: str, planned: FleetPlan, notes: list[str]) -> 
 def _ollama(file: FleetFile, name: str, _: FleetPlan, notes: list[str]) -> Iterator[tuple[str, str]]:
     if any(model.cache for model in (file.servers[name].models or {}).values()):
         notes.append(f"{name} has one cache for all its models, OLLAMA_KV_CACHE_TYPE, which is not written here")
-    yield "ollama.service.d/hydra.conf", ollama_dropin(_ollama_service(file, name))
+    service = _ollama_service(file, name)
+    yield "ollama.service.d/hydra.conf", ollama_dropin(service)
+    yield "compose.yaml", compose(ollama=[service])
 
 
 def _litellm(file: FleetFile, name: str, _: FleetPlan, notes: list[str]) -> Iterator[tuple[str, str]]:
@@ -113,15 +112,10 @@ def _ollama_service(file: FleetFile, name: str) -> OllamaService:
     )
 
 
-def _address(server: Server) -> tuple[str, int | None]:
-    parts = urlsplit(server.url if "://" in server.url else f"http://{server.url}")
-    return parts.hostname or "", parts.port
-
-
 def _bind(server: Server) -> str:
     """Where it listens: other machines reach it where its address is one that they can reach."""
-    return "127.0.0.1" if _address(server)[0] in _LOOPBACK else "0.0.0.0"
+    return "127.0.0.1" if is_loopback(server.url) else "0.0.0.0"
 
 
 def _port(server: Server) -> int:
-    return _address(server)[1] or _PORTS[server.kind]
+    return port_of(server.url, server.kind)

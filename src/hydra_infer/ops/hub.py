@@ -7,6 +7,7 @@ files, /REPO/resolve/REVISION/PATH gives one, by way of another host for large o
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..engines.progress import Report, reporting
-from ..errors import ConfigError, Refused, Unreachable
+from ..errors import ConfigError, HydraError, Refused, Unreachable
 from ..units import MIB, Size
+from .journal import lock
 
 if TYPE_CHECKING:
     import httpx
@@ -31,11 +33,19 @@ PIECE = 1 * MIB
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """One file of the repository; `sha256` is told of large ones only."""
+    """One file of the repository. Large ones are known by their `sha256`, the others by the `blob` that git knows them by."""
 
     path: str
     size: int
     sha256: str | None
+    blob: str | None
+
+    def digest(self) -> Any:
+        """What its bytes are to be put into, so that the sum is the one that was told."""
+        if self.sha256 is not None:
+            return hashlib.sha256()
+        # git's own name for a file's content: gitformat-pack(5), "blob".
+        return hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
 
 
 def fetch(
@@ -48,40 +58,48 @@ def fetch(
     progress: Progress = None,
     transport: httpx.BaseTransport | None = None,
 ) -> Path:
-    """The folder `into`/NAME with every file of `repo` ("owner/name") at `revision` (a branch, which EXL3 repositories have one
-    of for each rate; or a commit).
+    """The folder `into`/NAME, or NAME-REVISION, with every file of `repo` ("owner/name") at `revision`: a branch, which EXL3
+    repositories have one of for each rate, or a commit; "main" is not written behind the name.
 
-    What is there already with the right size is kept, a file that was cut off goes on where it ended, and none has its name
-    before it is whole; large ones are compared with the hub's SHA-256. `token` goes to `address` alone. Raises ConfigError for a
-    name that is none or a disk too small, Refused for what the hub refuses, Unreachable, all with what to do.
+    What is there already is kept where it is the same (large files: where they have the right size), a file that was cut off goes
+    on where it ended, and none has its name before it is whole and its sum is the hub's. `token` goes to `address` alone. Raises
+    ConfigError for a name that is none, a disk too small or another pull at work, Refused for what the hub refuses, Unreachable,
+    all with what to do.
     """
     import httpx
 
     owner, slash, name = repo.partition("/")
     if not slash or not owner or not name or ".." in repo or "/" in name:
         raise ConfigError(f"{repo!r} is no repository of the hub", hint="owner/name, as its page's address ends")
-    folder = Path(into).expanduser() / name
+    folder = Path(into).expanduser() / (name if revision == "main" else f"{name}-{revision.replace('/', '-')}")
     headers = {"authorization": f"Bearer {token}"} if token else {}
     options: dict[str, Any] = {"transport": transport} if transport else {}
+    again = "run it again: what has come is kept"
     with (
         httpx.Client(base_url=address, headers=headers, follow_redirects=True, timeout=30.0, **options) as client,
         reporting(progress) as report,
     ):
         try:
-            files = list(_files(client, repo, revision))
-            left = [file for file in files if not _is_whole(folder / file.path, file)]
-            _check_room(folder, sum(file.size - _begun(folder / file.path) for file in left))
-            total, done = sum(file.size for file in files), sum(file.size for file in files if file not in left)
-            for file in left:
-                _fetch(
-                    client, f"/{repo}/resolve/{quote(revision, safe='')}/{quote(file.path)}", folder, file, done, total, report
-                )
-                done += file.size
+            _fetch_all(client, repo, revision, folder, report)
         except httpx.TransportError as error:
-            hint = "run it again: what has come is kept"
-            raise Unreachable(f"{address}: {error or type(error).__name__}", hint=hint, backend=address) from error
-        report(1.0, f"{folder} is whole")
+            raise Unreachable(f"{address}: {error or type(error).__name__}", hint=again, backend=address) from error
+        except HydraError:  # some of ours are OSErrors too
+            raise
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be written: {error.strerror}", hint=f"mend that, and {again}") from error
     return folder
+
+
+def _fetch_all(client: httpx.Client, repo: str, revision: str, folder: Path, report: Report) -> None:
+    files = list(_files(client, repo, revision))
+    left = [file for file in files if not _is_whole(folder / file.path, file)]
+    _check_room(folder, sum(file.size - _begun(folder / file.path) for file in left))
+    total, done = sum(file.size for file in files), sum(file.size for file in files if file not in left)
+    for file in left:
+        url = f"/{repo}/resolve/{quote(revision, safe='')}/{quote(file.path)}"
+        _fetch(client, url, folder, file, done, total, report)
+        done += file.size
+    report(1.0, f"{folder} is whole")
 
 
 def _files(client: httpx.Client, repo: str, revision: str) -> Iterator[_File]:
@@ -91,7 +109,8 @@ def _files(client: httpx.Client, repo: str, revision: str) -> Iterator[_File]:
         _check(response, f"{repo} at {revision}")
         for row in response.json():
             if row.get("type") == "file":
-                yield _File(_safe(row["path"]), int(row["size"]), (row.get("lfs") or {}).get("oid"))
+                large = (row.get("lfs") or {}).get("oid")
+                yield _File(_safe(row["path"]), int(row["size"]), large, None if large else row.get("oid"))
         url = response.links.get("next", {}).get("url")
 
 
@@ -136,23 +155,38 @@ def _begun(file: Path) -> int:
 
 
 def _is_whole(path: Path, file: _File) -> bool:
-    return path.is_file() and path.stat().st_size == file.size
+    """Small files are read: a configuration of another revision may have the same size."""
+    if not path.is_file() or path.stat().st_size != file.size:
+        return False
+    return file.blob is None or _sum(path, file) == file.blob
+
+
+def _sum(path: Path, file: _File) -> str:
+    digest = file.digest()
+    with path.open("rb") as data:
+        while piece := data.read(PIECE):
+            digest.update(piece)
+    return str(digest.hexdigest())
 
 
 def _fetch(client: httpx.Client, url: str, folder: Path, file: _File, done: int, total: int, report: Report) -> None:
     path = folder / file.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    begun = _begun(path)
-    if begun < file.size or not file.size:
-        headers = {"accept-encoding": "identity"} | ({"range": f"bytes={begun}-"} if begun else {})
-        with client.stream("GET", url, headers=headers) as response:
-            _check(response, file.path)
-            begun = begun if response.status_code == 206 else 0  # 200: all of it again
-            with _part(path).open("ab" if begun else "wb") as out:
-                for piece in response.iter_raw(PIECE):
+    with _part(path).open("ab") as out:
+        if not lock(out):
+            raise ConfigError(f"another process is fetching {path}", hint="wait until it is done")
+        if (begun := _begun(path)) < file.size:
+            headers = {"accept-encoding": "identity"} | ({"range": f"bytes={begun}-"} if begun else {})
+            with client.stream("GET", url, headers=headers) as response:
+                _check(response, file.path)
+                if response.status_code != 206:  # all of it again
+                    out.truncate(begun := 0)
+                for piece in response.iter_raw():
                     out.write(piece)
                     begun += len(piece)
                     report(min(1.0, (done + begun) / max(1, total)), f"fetching {file.path}")
+        out.flush()
+        os.fsync(out.fileno())
     _verify(path, file)
     _part(path).replace(path)
 
@@ -162,10 +196,7 @@ def _verify(path: Path, file: _File) -> None:
     part, told = _part(path), f"{file.path} has {Size(file.size)}"
     if part.stat().st_size < file.size:
         raise Unreachable(f"{told}, {Size(part.stat().st_size)} came", hint="run it again: what has come is kept")
-    digest = hashlib.sha256()
-    with part.open("rb") as data:
-        while piece := data.read(PIECE):
-            digest.update(piece)
-    if part.stat().st_size != file.size or (file.sha256 is not None and digest.hexdigest() != file.sha256):
+    wanted = file.sha256 or file.blob
+    if part.stat().st_size != file.size or (wanted is not None and _sum(part, file) != wanted):
         part.unlink()
         raise Refused(f"{told} by the hub's list; what came is another file", hint="run it again: it was dropped")

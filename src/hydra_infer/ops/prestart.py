@@ -7,22 +7,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..configs import tabby
 from ..configs.disk import read
-from ..configs.document import parse
-from ..configs.finding import Finding as Lint
-from ..configs.tabby_keys import KEYS, Key
-from ..configs.tabby_values import taken
 from ..errors import ConfigError, HydraError
 from .doctor.cards import CardFacts, check_cards
+from .doctor.files import check_tokens, told
 from .doctor.folders import check_folder, folder_facts
 from .doctor.machine import Machine
-from .doctor.report import Finding, Report, Severity, unseen
+from .doctor.report import Finding, Report, unseen
 from .orphan import Instance, end, proof, recorded
-from .processes import Listener, Process, process
+from .processes import Listener, Process, holder, process
 from .tabby_plan import TabbyConfig, visible
+from .units import PRESTART_WAIT
 
 __all__ = ["Means", "prestart"]
 
@@ -44,7 +41,7 @@ class Means:
 def prestart(
     config: str | os.PathLike[str],
     *,
-    wait: float = 60.0,
+    wait: float = PRESTART_WAIT,
     kill_orphan: bool = False,
     python: str | None = None,
     record: str | os.PathLike[str] | None = None,
@@ -59,53 +56,44 @@ def prestart(
     """
     means = means or Means()
     path = Path(config).absolute()
-    found = list(_linted(path, per_model=False))
+    version = means.machine.commit_date(path.parent)
+    found = list(_linted(path, version, per_model=False))
     if _stops(found):
         return Report.of(found)
+    if not TabbyConfig.read(path)["network.disable_auth"]:
+        found += check_tokens(path.with_name("api_tokens.yml"))
     folder = TabbyConfig.folder_in(path)
     if folder is not None:
         found += check_folder(folder_facts(folder, means.machine.root), where=str(path), tabby=True)
         if (folder / "tabby_config.yml").is_file():
-            found += _linted(folder / "tabby_config.yml", per_model=True)
+            found += _linted(folder / "tabby_config.yml", version, per_model=True)
     if _stops(found):
         return Report.of(found)
-    me = process(os.getpid(), means.machine.root)
-    instance = Instance(path, python, me.group if me else None, None if record is None else recorded(Path(record)))
+    was = None if record is None else recorded(Path(record))
+    instance = Instance(path, python, _unit_of(means), was)
     return Report.of([*found, *_waited(TabbyConfig.read(path), instance, means, wait, kill_orphan=kill_orphan)])
 
 
-def _linted(path: Path, *, per_model: bool) -> Iterator[Finding]:
+def _unit_of(means: Means) -> str | None:
+    """The cgroup that is ours to clear: of the unit that runs us as one of its commands, itself or by one shell.
+
+    A cgroup alone says too little: of cron's, or of an editor's, every job that these ever started is a member.
+    """
+    me = process(os.getpid(), means.machine.root)
+    # systemd.exec(5), since version 248: the process that the unit's command became.
+    mine = means.environment.get("SYSTEMD_EXEC_PID") in (str(os.getpid()), str(os.getppid()))
+    return me.group if me is not None and mine else None
+
+
+def _linted(path: Path, version: str | None, *, per_model: bool) -> Iterator[Finding]:
     """What TabbyAPI does not start with, or load, is an error; all else that the linter says is a warning."""
     try:
         text = read(path)
     except ConfigError as error:
         yield Finding("error", str(path), error.message, "TabbyAPI starts on its defaults, without a model", "correct the path")
         return
-    lints = tabby.lint(text, per_model=per_model)
-    refused = set() if any(not one.key for one in lints) else _refused(text)
-    for one in lints:
-        severity: Severity = "error" if not one.key or one.key in refused else "warning"
-        mend = f"write\n{_indented(one)}" if one.instead else "take the line out, or correct it"
-        yield Finding(severity, f"{path}:{one.line}", f"{one.key}: {one.kind}".strip(": "), one.why, mend)
-
-
-def _indented(one: Lint) -> str:
-    return "\n".join(f"          {line}" for line in (one.instead or "").splitlines())
-
-
-def _refused(text: str) -> set[str]:
-    """The keys whose values TabbyAPI does not take."""
-    sections = {name: section for name, section in (parse(text, "the file") or {}).items() if isinstance(section, dict)}
-    pairs = {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
-    return {path for path, value in pairs.items() if path in KEYS and value is not None and not _is_taken(KEYS[path], value)}
-
-
-def _is_taken(key: Key, value: Any) -> bool:
-    try:
-        taken(key, value)
-    except ValueError:
-        return False
-    return True
+    for one in tabby.lint(text, per_model=per_model, version=version):
+        yield told(one, path, "error" if one.stops else "warning")
 
 
 # ---- the port and the memory -----------------------------------------------------------------------------------
@@ -115,11 +103,11 @@ def _waited(config: TabbyConfig, instance: Instance, means: Means, wait: float, 
     """What is still in the way when the time is over; a port that is taken is not waited for."""
     ends_at, ended = means.clock() + wait, set[Process]()
     while True:
-        holder, port = _port(config, means)
+        there, port = _port(config, means)
         memory, holders = _memory(config, means)
         if not _stops(port) and not _stops(memory):
             return [*port, *memory]
-        orphans = {one: why for one in (holder, *holders) if one is not None and (why := proof(one, instance)) is not None}
+        orphans = {one: why for one in (there, *holders) if one is not None and (why := proof(one, instance)) is not None}
         if kill_orphan and not orphans.keys() <= ended:
             for orphan in orphans.keys() - ended:
                 means.end(orphan)
@@ -150,7 +138,7 @@ def _port(config: TabbyConfig, means: Means) -> tuple[Process | None, list[Findi
     host, port = str(config["network.host"]), int(config["network.port"])
     if isinstance(listeners, str):
         return None, [unseen(str(config.path), f"who has port {port}: {listeners}")]
-    taken_by = next((one for one in listeners if one.port == port and one.covers(host)), None)
+    taken_by = holder(listeners, host, port)
     if taken_by is None:
         return None, []
     return taken_by.process, [_occupied(config, taken_by)]

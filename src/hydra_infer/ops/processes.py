@@ -5,13 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HydraError
 
-__all__ = ["Listener", "Process", "listeners", "process"]
+__all__ = ["Listener", "Process", "holder", "listeners", "process"]
 
 _LISTEN = "0A"  # TCP_LISTEN, include/net/tcp_states.h
 
@@ -78,6 +78,11 @@ def listeners(root: Path = Path("/")) -> tuple[Listener, ...]:
     rows = [row for table in tables if table.is_file() for row in _listening(table.read_text())]
     owners = _owners(root, {inode for _, _, inode in rows})
     return tuple(Listener(address, port, owners.get(inode)) for address, port, inode in rows)
+
+
+def holder(rows: Iterable[Listener], address: str, port: int) -> Listener | None:
+    """Who is in the way of one that wants to listen there."""
+    return next((one for one in rows if one.port == port and one.covers(address)), None)
 
 
 def process(pid: int, root: Path = Path("/")) -> Process | None:

@@ -15,6 +15,7 @@ from ..router import Router
 from ..routing.backend import Backend
 from ..transport.upstream import HttpLine, LineFailed
 from ..transport.watch import Watch, quick
+from ..units import parse_tokens
 from ..wire.dialect import DIALECTS
 from ..wire.lifecycle import LIFECYCLES
 from ..wire.openai import Target
@@ -22,7 +23,7 @@ from .asking import ask
 from .canary import canary
 from .journal import Job, Journal, beside, find
 
-__all__ = ["Switched", "settle", "switch", "unsettled"]
+__all__ = ["Switched", "raise_if_unfit", "settle", "switch", "unsettled"]
 
 _KIND = "switch"
 _STEPS = ("load", "verify")
@@ -69,12 +70,15 @@ def switch(
 
     The server is the one named by `backend`, else the first TabbyAPI or Ollama that lists the model. `context`, `cache`, `force`
     and `progress` are as in Router.load; `seconds` bounds the load and, again, the first token. A switch that was interrupted
-    is settled first: the same one is finished, another one undone. The journal lies beside the fleet file.
+    is settled first: the same one is finished, another one undone. The journal lies beside the fleet file. What the fleet file's
+    own plan refuses is refused before anybody is asked.
 
     Raises DoesNotFit with nothing changed, and LoadError, Refused or AllBackendsFailed that say what is loaded now.
     """
     fleet = fleet if isinstance(fleet, Fleet) else Fleet.from_file(fleet)
     row, said = _server(fleet, model, backend)
+    if not force:
+        _raise_if_unfit(fleet, row.name, said, context, cache)
     with Journal(beside(fleet.path)) as journal:
         if journal.job is not None:
             same = (journal.job.facts.get("server"), journal.job.facts.get("model")) == (row.name, said)
@@ -85,6 +89,17 @@ def switch(
             _KIND, server=row.name, model=said, context=context, cache=cache, force=force, before=_held(row), url=row.url
         )
         return _forward(fleet, journal, seconds, progress)
+
+
+def raise_if_unfit(
+    fleet: Fleet, model: str, *, backend: str | None = None, context: int | str | None = None, cache: str | None = None
+) -> None:
+    """DoesNotFit where the fleet file's own plan says that its server could not load the model, even if nothing else ran there.
+
+    What the file does not let plan passes. Arguments and other errors are switch()'s.
+    """
+    row, said = _server(fleet, model, backend)
+    _raise_if_unfit(fleet, row.name, said, context, cache)
 
 
 def settle(
@@ -206,6 +221,12 @@ def _server(fleet: Fleet, model: str, backend: str | None) -> tuple[Backend, str
     who = f"{backend} does not list" if backend else "no TabbyAPI and no Ollama of the fleet lists"
     known = sorted({name for row in able for name in row.models or ()})
     raise ConfigError(f"{who} {model!r}", hint=f"there are {', '.join(known) or 'none'}")
+
+
+def _raise_if_unfit(fleet: Fleet, server: str, said: str, context: int | str | None, cache: str | None) -> None:
+    row = fleet.foresee(server, said, context=None if context is None else parse_tokens(context), cache=cache)
+    if row is not None and row.plan is not None:
+        row.plan.raise_if_unfit()
 
 
 def _embeds(fleet: Fleet, server: str, said: str) -> bool:

@@ -6,9 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..configs.secrets import masked
 from .commands import Run
 
-__all__ = ["Unit", "last_errors", "read_unit"]
+__all__ = ["PRESTART_WAIT", "Unit", "last_errors", "read_unit"]
+
+# `hydra-infer prestart` waits so long where it is told nothing else.
+PRESTART_WAIT = 60.0
 
 _SHOWN = (
     "LoadState ActiveState Result MainPID NRestarts Restart RestartUSec StartLimitIntervalUSec StartLimitBurst "
@@ -19,12 +23,15 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400, "w
 _PART = re.compile(r"([\d.]+)(us|ms|s|min|h|d|w|month|y)")
 _ERROR = re.compile(r"\b(ERROR|CRITICAL|Traceback|OutOfMemoryError|CUDA error|Error:)", re.IGNORECASE)
 # TabbyAPI writes its keys into its journal at every start; they are 32 hexadecimal digits.
-_KEY = re.compile(r"\b[0-9a-fA-F]{32,}\b|(?<=Bearer )\S+|sk-\S+")
+_KEY = re.compile(r"\b[0-9a-fA-F]{32,}\b|(?<=Bearer )\S+|\bsk-\S+|\bhf_\w+")
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Durations are seconds, infinite ones math.inf. `environment` are the variables that it sets."""
+    """Durations are seconds, infinite ones math.inf. `environment` are the variables that it sets.
+
+    `prestart` is how long a `hydra-infer prestart` before each start may wait; None where the unit has none.
+    """
 
     name: str
     state: str
@@ -38,7 +45,7 @@ class Unit:
     start_seconds: float
     kill_mode: str
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    prestart: bool = False
+    prestart: float | None = None
 
 
 def read_unit(name: str, run: Run) -> Unit | str:
@@ -62,7 +69,7 @@ def read_unit(name: str, run: Run) -> Unit | str:
         start_seconds=_seconds(said.get("TimeoutStartUSec", "")),
         kill_mode=said.get("KillMode", ""),
         environment=_environment(said.get("Environment", "")),
-        prestart=bool(said.get("ExecStartPre")),
+        prestart=_prestart(said.get("ExecStartPre", "")),
     )
 
 
@@ -72,7 +79,15 @@ def last_errors(name: str, run: Run, most: int = 3) -> list[str] | str:
     if ran.status != 0:
         return ran.trouble or "journalctl shows nothing"
     lines = [line for line in ran.out.splitlines() if _ERROR.search(line)]
-    return [_KEY.sub("***", line.strip())[:300] for line in lines[-most:]]
+    return [masked(_KEY.sub("***", line.strip()))[:300] for line in lines[-most:]]
+
+
+def _prestart(text: str) -> float | None:
+    """From `{ path=… ; argv[]=/opt/hydra/bin/hydra-infer prestart --wait 90 ; … }`."""
+    if re.search(r"hydra[-_]infer\S* prestart\b", text) is None:
+        return None
+    wait = re.search(r"--wait[ =](\d+(?:\.\d+)?)", text)
+    return float(wait[1]) if wait else PRESTART_WAIT
 
 
 def _seconds(text: str) -> float:

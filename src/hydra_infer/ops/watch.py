@@ -19,7 +19,7 @@ from .canary import canary
 from .doctor.report import Finding, Report, unseen
 from .orphan import record as keep
 from .prestart import Means
-from .processes import Process, process
+from .processes import Process, holder, process
 from .tabby_plan import TabbyConfig
 
 __all__ = ["watch", "watch_fleet"]
@@ -85,10 +85,9 @@ def _not_yet(answer: Answer) -> str | None:
 
 def _serving(said: TabbyConfig, means: Means) -> Process | None:
     """Who has the configured port, as far as the system tells."""
-    found = means.machine.listeners()
-    rows = [] if isinstance(found, str) else found
-    port, host = int(said["network.port"]), str(said["network.host"])
-    return next((one.process for one in rows if one.port == port and one.covers(host)), None)
+    rows = means.machine.listeners()
+    there = None if isinstance(rows, str) else holder(rows, str(said["network.host"]), int(said["network.port"]))
+    return there.process if there is not None else None
 
 
 def _is_ours(serving: Process, said: TabbyConfig, pid: int | None, root: Path) -> bool:

@@ -254,13 +254,14 @@ class _Changing:
             return DeadlineExceeded(message, hint="allow more time with deadline=…")
         if failure.trouble is Trouble.MISCONFIGURED:
             key = "admin_key" if self.place.backend.kind == "tabby" else "api_key"
-            return Refused(message, hint=f"Backend.{self.place.backend.kind}(…, {key}=…)", backend=backend, status=failure.status)
+            hint = f"{key}: in the fleet file, or Backend.{self.place.backend.kind}(…, {key}=…)"
+            return Refused(message, hint=hint, backend=backend, status=failure.status)
         if failure.trouble is Trouble.UNREACHABLE:
             return Unreachable(message, hint="router.status() shows each one", backend=backend)
         if failure.trouble in (Trouble.NO_MODEL, Trouble.CALLER) and verb == "load":
             hint = "router.pull(…) fetches one" if self._words.pull else "a model there is a folder in its model_dir"
             return UnknownModel(message, hint=hint, backend=backend)
-        return LoadError(message, hint="router.status() shows what it has", backend=backend)
+        return LoadError(message, hint="router.status() (hydra-infer status) shows what it has", backend=backend)
 
 
 def _names(held: _Held) -> tuple[str, ...]:

@@ -89,4 +89,6 @@ def _cells(row: BackendStatus) -> tuple[str, ...]:
     reach = f"{row.seconds * 1000:.0f} ms" if row.reachable else "no"
     state = f"{row.state} {row.rests_for:.0f} s" if row.rests_for else row.state
     models = "not known" if row.models is None else ", ".join(row.models[:4]) + (" …" if len(row.models) > 4 else "")
-    return row.name, row.kind, reach, state, models, row.error or row.why
+    # TabbyAPI answers chats only while it has one; Ollama loads what it is asked for.
+    empty = "no model is loaded" if row.kind == "tabby" and row.loaded == () else ""
+    return row.name, row.kind, reach, state, models, row.error or row.why or empty

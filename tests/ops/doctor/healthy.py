@@ -87,6 +87,12 @@ class Lab:
             old.name, free=old.free.gib - used, capability=old.capability, processes=[holder], index=card, uuid=f"GPU-{card}"
         )
 
+    def serving_from(self, folder: Path, pid: int = TABBY_PID) -> None:
+        """A process runs in this folder."""
+        link = self.root / f"proc/{pid}/cwd"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(folder)
+
     def write(self, place: str, text: str) -> Path:
         path = self.root / place
         path.parent.mkdir(parents=True, exist_ok=True)

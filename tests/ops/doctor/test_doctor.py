@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,11 +126,17 @@ def _old_engine(lab: Lab) -> None:
     place.rename(place.with_name("exllamav3-1.3.9+cu128.torch2.9.0.dist-info"))
 
 
+def _other_torch(lab: Lab) -> None:
+    (place,) = (lab.root / "opt/venv/lib/python3.12/site-packages").glob("torch-*")
+    place.rename(place.with_name("torch-2.11.0+cu128.dist-info"))
+
+
 def _literal(lab: Lab) -> None:
     lab.fleet["servers"]["proxy"]["api_key"] = {"literal": PROXY_KEY}
     lab.mode = 0o644
 
 
+DATA = Path(__file__).parents[2] / "data"
 HOMELAB = Path(__file__).parents[3] / "examples" / "homelab" / "hydra.yaml"
 BIG = "Llama-3.1-70B-EXL3-4.0bpw"
 FAULTS: list[tuple[Callable[[Lab], Any], str, str]] = [
@@ -151,6 +159,8 @@ FAULTS: list[tuple[Callable[[Lab], Any], str, str]] = [
     (_small, "ollama", "loaded with a context of 2048"),
     (lambda lab: lab.proxy.models.clear(), "proxy", "does not list 'llama'"),
     (lambda lab: setattr(lab.proxy, "version", "1.107.0"), "proxy", "malicious code"),
+    (lambda lab: setattr(lab.proxy, "version", "1.84.0"), "proxy", "known holes: CVE-2026-102999"),
+    (lambda lab: setattr(lab.proxy, "version", "1.83.6"), "proxy", "CVE-2026-42208"),
     (lambda lab: lab.fleet["servers"]["proxy"].pop("api_key"), "proxy", "it wants a key"),
     (lambda lab: lab.config.write_text(lab.config.read_text() + "  expect_cache_tokens: 8192\n"), "config.yml:8", "unknown"),
     (lambda lab: lab.config.write_text("network:\n  port: 7\n"), "config.yml", "network.port is 7"),
@@ -171,9 +181,11 @@ FAULTS: list[tuple[Callable[[Lab], Any], str, str]] = [
     (lambda lab: lab.write("sys/module/nvidia/version", "560.35.03\n"), "tabby", "570 is needed"),
     (lambda lab: _unit(lab, Environment=""), "tabby", "CUDA_DEVICE_ORDER"),
     (lambda lab: _unit(lab, Environment="CUDA_DEVICE_ORDER=PCI_BUS_ID PYTORCH_CUDA_ALLOC_CONF=x"), "tabby", "ALLOC_CONF"),
+    (_other_torch, "tabby", "exllamav3 is 1.6.5+cu128.torch2.9.0, and torch is 2.11.0+cu128"),
     (lambda lab: _unit(lab, Restart="on-failure"), "tabby", "Restart=on-failure"),
     (lambda lab: _unit(lab, StartLimitIntervalUSec="5min", StartLimitBurst=5), "tabby", "may start 5 times in 300 s"),
     (lambda lab: _unit(lab, KillMode="process"), "tabby", "KillMode=process"),
+    (lambda lab: _unit(lab, ExecStartPre="{ argv[]=/h/hydra-infer prestart --wait 300 ; }"), "tabby", "prestart may wait 300"),
     (lambda lab: _unit(lab, NRestarts=4), "tabby", "was restarted 4 times"),
     (_failed, "tabby", "Insufficient VRAM in split for model and cache ***"),
     (_moved, "tabby", f"belongs to python main.py (pid {OTHER_PID}, other.service)"),
@@ -263,6 +275,42 @@ def test_another_machine_is_looked_at_by_ssh_and_its_findings_are_ours(lab: Lab)
     assert (service.name, service.kind, service.port) == ("ollama", "ollama", lab.ollama.port)
 
 
+SSH = """\
+#!/bin/sh
+# As ssh does: the last word goes to a shell on the other machine.
+for word in "$@"; do last="$word"; done
+printf '%s\\n' "$@" >"$RECORD"
+exec /bin/sh -c "$last"
+"""
+
+
+def test_another_machine_by_ssh_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program ssh is run, and a hydra-infer behind it answers: whatever it may not know of this machine comes back merged."""
+    for name, text in (("ssh", SSH), ("hydra-infer", f'#!/bin/sh\nexec "{sys.executable}" -m hydra_infer "$@"\n')):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("RECORD", str(tmp_path / "asked"))
+    with OllamaServer(["a:1b"]) as ollama:
+        path = tmp_path / "hydra.yaml"
+        path.write_text(
+            f"hosts: {{far: {{cards: [], ssh: me@far}}}}\n"
+            f"servers: {{it's: {{kind: ollama, url: '{ollama.url}', host: far, models: {{a: {{name: 'a:1b', takes: 0.5}}}}}}}}\n"
+        )
+        report = doctor(path)
+    assert [(one.severity, one.where) for one in report] == [("unseen", "far: it's")], str(report)
+    assert "its unit" in report.findings[0].what
+    assert (tmp_path / "asked").read_text().splitlines()[:6] == ["-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "--", "me@far"]
+
+
+def test_the_fleets_own_keys_are_hidden_in_what_others_wrote(lab: Lab) -> None:
+    _failed(lab)
+    lab.journals["tabby.service"] += f"ERROR: refused {API_KEY} and {ADMIN_KEY}\nERROR: password=hunter2\n"
+    told = str(looked(lab))
+    assert "refused •••••• and ••••••" in told
+    assert "hunter2" not in told
+
+
 def test_a_report_survives_its_json() -> None:
     report = Report.of([Finding("warning", "a", "b", "c", "d"), Finding("error", "é", "b", "c", "d")])
     assert Report.from_dict(json.loads(report.to_json())) == report
@@ -283,22 +331,89 @@ def test_a_tabby_config_alone(lab: Lab) -> None:
     assert [one.what for one in report] == ["speculative_decoding: unknown", f"{MODEL} has no chat template"]
 
 
-def test_a_litellm_config_alone(tmp_path: Path) -> None:
+def test_a_tabbyapi_on_this_machine_by_its_config_alone(lab: Lab) -> None:
+    """Its port, its unit, its cards and its packages are looked at, as with a fleet file."""
+    folder = lab.config.parent
+    lab.serving_from(folder)
+    packages = lab.root / str(folder)[1:] / "venv/lib/python3.12/site-packages"
+    (packages / "exllamav3-1.3.9+cu128.torch2.9.0.dist-info").mkdir(parents=True)
+    (packages / "torch-2.9.0+cu130.dist-info").mkdir()
+    (packages.parents[2] / "bin").mkdir()
+    (packages.parents[2] / "bin/python").write_text("")
+    lab.write("sys/module/nvidia/version", "560.35.03\n")
+    _unit(lab, Restart="on-failure", Environment="PYTORCH_ALLOC_CONF=x CUDA_VISIBLE_DEVICES=7")
+    told = [one.what for one in doctor(tabby_config=lab.config, machine=lab.machine())]
+    assert told == [
+        "the driver is 560.35.03, and 580 is needed",
+        "exllamav3 is 1.3.9+cu128.torch2.9.0",
+        "exllamav3 is 1.3.9+cu128.torch2.9.0, and torch is 2.9.0+cu130",
+        "tabby.service has Restart=on-failure",
+        "tabby.service sets PYTORCH_ALLOC_CONF",
+        "CUDA_DEVICE_ORDER is not PCI_BUS_ID in its unit",
+    ]
+    lab.configure("model_name", MODEL)
+    lab.config.write_text(lab.config.read_text() + "memory:\n  cuda_malloc_async: false\n")
+    told = [one.what for one in doctor(tabby_config=lab.config, machine=lab.machine())]
+    assert "tabby.service sets PYTORCH_ALLOC_CONF" not in told, "TabbyAPI leaves it alone"
+
+
+def test_another_process_on_the_port_of_a_config(lab: Lab) -> None:
+    lab.owners[lab.tabby.port] = OTHER_PID
+    lab.serving_from(lab.folder, OTHER_PID)
+    report = doctor(tabby_config=lab.config, machine=lab.machine())
+    folder = lab.config.parent
+    assert [one.what for one in report] == [
+        f"port {lab.tabby.port} belongs to python main.py (pid {OTHER_PID}, other.service), which does not run in {folder}"
+    ]
+
+
+def test_the_knowledge_bases_litellm_config(tmp_path: Path) -> None:
+    """Every key of it that does not do what it seems to, by line, with what does; and nothing else."""
+    config = tmp_path / "config.yaml"
+    config.write_text((DATA / "knowledge_base" / "litellm.yaml").read_text())
+    found = {one.where.removeprefix(str(config)): (one.what, one.mend) for one in doctor(litellm_config=config)}
+    assert found == {
+        ":4": (
+            "llama-70b has max_tokens and no max_input_tokens in model_info",
+            "max_input_tokens: 32768, and router_settings: enable_pre_call_checks: true",
+        ),
+        ":11": (
+            "llama-8b is asked by ollama/, Ollama's old /api/generate",
+            "write ollama_chat/ in its place (ollama/ is for embeddings, with model_info: mode: embedding)",
+        ),
+        ":15": ("set_verbose is given up", "LITELLM_LOG=INFO in the proxy's environment, and this line out"),
+        "": (
+            "num_retries is 2, and there is one server and no fallback for llama-70b, llama-8b",
+            "router_settings: fallbacks: names who answers instead",
+        ),
+    }
+
+
+@pytest.mark.parametrize("key", ["sk-1234", "''", ""])
+def test_a_master_key_that_litellm_does_not_start_with(tmp_path: Path, key: str) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(
-        "model_list:\n"
-        "  - model_name: llama-8b\n"
-        "    litellm_params: {model: ollama/llama3.1:8b, api_base: 'http://a:11434', api_key: os.environ/SOME_KEY}\n"
-        "    model_info: {max_tokens: 8192}\n"
-        "general_settings: {master_key: os.environ/OTHER_KEY}\n"
-        "router_settings: {num_retries: 2}\n"
+        f"model_list: [{{model_name: m, litellm_params: {{model: ollama_chat/m}}}}]\ngeneral_settings: {{master_key: {key}}}\n"
     )
-    told = [(one.where, one.what) for one in doctor(litellm_config=config)]
-    assert told == [
-        (f"{config}:3", "llama-8b is asked by ollama/, Ollama's old /api/generate"),
-        (f"{config}:3", "llama-8b has max_tokens and no max_input_tokens in model_info"),
-        (str(config), "num_retries is 2, and there is one server and no fallback for llama-8b"),
-    ]
+    config.chmod(0o600)
+    assert [(one.severity, one.where) for one in doctor(litellm_config=config)] == [("error", f"{config}:2")]
+
+
+def test_a_key_in_a_litellm_config_that_everybody_can_read(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "model_list: [{model_name: m, litellm_params: {model: openai/m, api_base: 'http://a', api_key: sk-planted}}]\n"
+    )
+    config.chmod(0o644)
+    (one,) = doctor(litellm_config=config)
+    assert "a key stands in it (api_key)" in one.what
+    assert "sk-planted" not in str(one)
+    config.chmod(0o600)
+    assert doctor(litellm_config=config).healthy
+
+
+def test_a_broken_litellm_config_alone(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
     config.write_text("model_list: 7\n")
     assert [one.severity for one in doctor(litellm_config=config)] == ["error"]
 
@@ -309,7 +424,6 @@ def test_our_own_files_are_well(lab: Lab, tmp_path: Path) -> None:
     fleet.render(tmp_path / "out")
     assert str(doctor(litellm_config=tmp_path / "out" / "litellm" / "litellm.yaml")) == "nothing is wrong"
     config = tmp_path / "out" / "tabby" / "config.yml"
-    lab.cards = []
     report = doctor(tabby_config=config, machine=lab.machine())
     assert [one.what for one in report] == [
         f"{BIG}: no model at /mnt/models/{BIG} (give a model folder, a .gguf file or a config.json)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -184,6 +184,7 @@ KEYS = (
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(KEYS), unique=True), st.booleans(), st.booleans())
 def test_no_comment_is_lost_and_the_rest_is_untouched(keys: list[str], windows: bool, spaced: bool) -> None:
     lines = ["# top", "model: # mine", "  model_name: X # the one"]

@@ -14,6 +14,14 @@ __all__ = ["check_answers"]
 # Versions of LiteLLM that carried malicious code (24 March and 21 October 2026).
 _COMPROMISED = re.compile(r"1\.82\.[78]|1\.107\.\d+")
 
+# Its advisories of 2026: the first version without each.
+_HOLES = (
+    ((1, 83, 7), "CVE-2026-42208 (SQL injection without a key, exploited)"),
+    ((1, 83, 10), "CVE-2026-40217 (a way out of its sandbox)"),
+    ((1, 84, 0), "CVE-2026-49468 (its authentication passed by a Host header)"),
+    ((1, 101, 1), "CVE-2026-102999, CVE-2026-104874"),
+)
+
 _QUESTIONS = {
     "models": "which models it has",
     "loaded": "what it has loaded",
@@ -265,7 +273,19 @@ def _litellm(facts: ServerFacts) -> Iterator[Finding]:
             "keys on that machine must be taken as stolen",
             "stop it, install a version that is clean, and change every key that it could read",
         )
+    holes = [name for fixed, name in _HOLES if version and _numbers(version) < fixed]
+    if holes:
+        yield _warning(
+            facts,
+            f"it is LiteLLM {version}, which has known holes: {', '.join(holes)}",
+            "whoever reaches its port may use them",
+            "a newer version; hydra-infer render pins one",
+        )
     yield from _listing(facts)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
 def _listing(facts: ServerFacts) -> Iterator[Finding]:

@@ -7,11 +7,13 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from ...configs.secrets import HIDDEN
 from ...errors import ConfigError, HydraError
+from ...fleet.address import is_loopback, port_of
 from ...fleet.forecast import forecast
 from ...fleet.keys import key_of
 from ..journal import beside
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor", "examine"]
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_PORTS = {"tabby": 5000, "ollama": 11434, "litellm": 4000, "openai": 8000}
 _PLANNED_WITH = ("context", "cache", "split", "gpu_split", "reserve", "slots", "chunk")
 # A machine that is off is noticed in 5 s; one that is on looks at its disks and cards within a minute.
 _SSH, _SSH_SECONDS = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "--"), 60.0
@@ -97,7 +97,16 @@ def examine(
     idle = {name for name, one in answers.items() if "model" not in one or one["model"].status in (0, 503)}
     found += _plans(file, source)
     found += _machines(file, source, {row.name: row.url for row in rows}, idle, machine or Machine())
-    return Report.of(found)
+    return Report.of(_without(found, [key for row in rows for key in (row.api_key, row.admin_key) if key]))
+
+
+def _without(found: Sequence[Finding], keys: Sequence[str]) -> Iterator[Finding]:
+    """Whatever others wrote, a journal's lines for one, is shown without the fleet's own keys."""
+    for one in found:
+        hidden = {name: text for name in ("what", "why", "mend") if any(key in (text := getattr(one, name)) for key in keys)}
+        for key in sorted(keys, key=len, reverse=True):
+            hidden = {name: text.replace(key, HIDDEN) for name, text in hidden.items()}
+        yield replace(one, **hidden)
 
 
 def _interrupted(source: Source) -> Iterator[Finding]:
@@ -195,20 +204,19 @@ def _machines(file: FleetFile, source: Source, urls: dict[str, str], idle: set[s
 
 def _service(file: FleetFile, source: Source, name: str, url: str, *, idle: bool) -> ServiceHere:
     server = file.servers[name]
-    parts = urlsplit(url)
     folder = None if server.model_dir is None else source.folder / Path(server.model_dir).expanduser()
     models = (server.models or {}) if folder is not None and server.kind == "tabby" else {}
     return ServiceHere(
         name=name,
         kind=server.kind,
-        port=parts.port or _PORTS[server.kind],
+        port=port_of(url, server.kind),
         unit=f"{name}.service" if server.kind == "tabby" else "ollama.service",
         folder=server.service.folder if server.service else None,
         python=server.service.python if server.service else None,
         models=tuple(_model(folder or Path(), model.name or said, model) for said, model in models.items()),
         cards=None if server.use_cards is None else tuple(server.use_cards),
         parallel=server.max_parallel,
-        shared=parts.hostname not in _LOOPBACK,
+        shared=not is_loopback(url),
         idle=idle,
     )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...configs.tabby_keys import keys_at
 from ...errors import ConfigError, HydraError
 from ...hardware import nvml
 from ...hardware.gpu import Gpu
@@ -16,18 +16,19 @@ from ...planning import plan
 from .. import processes, units
 from ..commands import Run, run
 from ..storage import links, mount_of, read_speed
-from ..tabby_plan import TabbyConfig
+from ..tabby_plan import TabbyConfig, visible
 from .cards import CardFacts, check_cards, check_draft, check_room, emptied
 from .files import check_tabby_file
 from .folders import check_folder, folder_facts
+from .packages import check_packages, cuda_of, packages
 from .report import Finding, unseen
 from .services import ServiceFacts, check_service
 from .storage import check_storage
 
 __all__ = ["Machine", "ModelHere", "ServiceHere", "alone", "inspect", "services_in"]
 
-# The oldest exllamav3 that TabbyAPI e632af4 starts with.
-_EXLLAMAV3 = (1, 4, 1)
+# Where TabbyAPI's own start script makes its environment.
+_PYTHON = "venv/bin/python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,11 @@ class Machine:
         except OSError:
             return None  # no such driver, or not Linux
 
+    def commit_date(self, folder: str | Path) -> str | None:
+        """The ISO date of a checkout's commit; None where the folder is none, or git does not tell."""
+        ran = self.run(["git", "-C", str(folder), "log", "-1", "--format=%cs"], 5.0)
+        return (ran.out.strip() or None) if ran.status == 0 else None
+
 
 def inspect(services: Sequence[ServiceHere], machine: Machine) -> Iterator[Finding]:
     """Every finding on this machine."""
@@ -109,8 +115,11 @@ def inspect(services: Sequence[ServiceHere], machine: Machine) -> Iterator[Findi
     for service in services:
         unit = units.read_unit(service.unit, machine.run)
         errors: Sequence[str] | str = units.last_errors(service.unit, machine.run) if isinstance(unit, units.Unit) else ()
+        allocator = _allocator(service.folder, machine) if service.kind == "tabby" else None
         yield from check_service(
-            ServiceFacts(service.name, service.kind, service.port, listeners, unit, errors, service.parallel, service.shared)
+            ServiceFacts(
+                service.name, service.kind, service.port, listeners, unit, errors, service.parallel, service.shared, allocator
+            )
         )
         if service.kind == "tabby":
             yield from _tabby(service, unit, cards, machine)
@@ -120,21 +129,36 @@ def inspect(services: Sequence[ServiceHere], machine: Machine) -> Iterator[Findi
 
 
 def _tabby(service: ServiceHere, unit: units.Unit | str, cards: tuple[Gpu, ...], machine: Machine) -> Iterator[Finding]:
-    packages = _packages(service.python, machine.root)
-    order = None if isinstance(unit, str) else unit.environment.get("CUDA_DEVICE_ORDER", "")
-    yield from check_cards(CardFacts(cards, machine.driver(), _cuda(packages.get("torch", "")), order), service.name)
-    yield from _versions(service, packages)
+    yield from _runs(service.name, service.python, unit, cards, machine)
     mine = [card for number, card in enumerate(cards) if service.cards is None or number in service.cards]
     if service.folder is not None:
-        date = machine.run(["git", "-C", service.folder, "log", "-1", "--format=%cs"], 5.0)
-        version = date.out.strip() if date.status == 0 else None
         config = Path(service.folder) / "config.yml"
-        yield from check_tabby_file(config, version, port=service.port)
+        yield from check_tabby_file(config, machine.commit_date(service.folder), port=service.port)
         if str(configured := _configured_model(config)) not in [model.path for model in service.models]:
             yield from _folder(configured, service.name, machine)
         yield from _as_configured(config, mine)
     for model in service.models:
         yield from _model(service, model, mine, machine)
+
+
+def _runs(where: str, python: str | None, unit: units.Unit | str, cards: Sequence[Gpu], machine: Machine) -> Iterator[Finding]:
+    """What it runs with: cards, driver, packages."""
+    found = {} if python is None else packages(python, machine.root)
+    order = None if isinstance(unit, str) else unit.environment.get("CUDA_DEVICE_ORDER", "")
+    yield from check_cards(CardFacts(cards, machine.driver(), cuda_of(found.get("torch", "")), order), where)
+    if python is not None:
+        yield from check_packages(found, where, python)
+
+
+def _allocator(folder: str | None, machine: Machine) -> bool | None:
+    """Whether the TabbyAPI in a folder chooses torch's allocator itself; None where its config.yml cannot be read."""
+    if folder is None:
+        return None
+    try:
+        said = TabbyConfig.read(Path(folder) / "config.yml").said.get("memory", {}).get("cuda_malloc_async")
+    except ConfigError:
+        return None  # those who look at the file say so
+    return bool(keys_at(machine.commit_date(folder))["memory.cuda_malloc_async"].default if said is None else said)
 
 
 def _configured_model(config: Path) -> Path | None:
@@ -188,47 +212,57 @@ def _storage(folder: Path, machine: Machine) -> Iterator[Finding]:
     yield from check_storage(folder, mount_of(folder, machine.root), links(machine.root), speed)
 
 
-# ---- what is installed ---------------------------------------------------------------------------------------
-
-
-def _packages(python: str | None, root: Path) -> dict[str, str]:
-    """Versions of the packages beside an interpreter, by the names of their folders."""
-    if python is None:
-        return {}
-    home = root.joinpath(*Path(python).parts[1:-2])
-    found = home.glob("lib/python*/site-packages/*.dist-info")
-    return dict(place.name.removesuffix(".dist-info").split("-", 1) for place in found if "-" in place.name)
-
-
-def _cuda(version: str) -> int | None:
-    """The major CUDA version of a torch wheel: 12 for 2.9.0+cu128."""
-    found = re.search(r"\+cu(\d{2})\d", version)
-    return int(found[1]) if found else None
-
-
-def _versions(service: ServiceHere, packages: dict[str, str]) -> Iterator[Finding]:
-    if service.python is None:
-        return
-    version = packages.get("exllamav3")
-    if version is None:
-        yield unseen(service.name, f"the version of exllamav3: {service.python} has none beside it")
-    elif tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3])) < _EXLLAMAV3:
-        yield Finding(
-            "error",
-            service.name,
-            f"exllamav3 is {version}",
-            "TabbyAPI of August 2026 does not load models with one older than 1.4.1",
-            "update TabbyAPI's environment with its own start script",
-        )
+# ---- a TabbyAPI by its config.yml -----------------------------------------------------------------------------
 
 
 def alone(config: Path, machine: Machine) -> Iterator[Finding]:
-    """A TabbyAPI known by its config.yml alone: the file, the folder of the model that it names, and whether that fits here."""
-    yield from check_tabby_file(config)
-    if not config.is_file():
-        return
-    yield from _as_configured(config, machine.gpus())
-    folder = _configured_model(config)
-    yield from _folder(folder, str(config), machine)
-    if folder is not None:
-        yield from _storage(folder.parent, machine)
+    """A TabbyAPI on this machine, known by its config.yml alone: the file, its port, its model, and what it runs with."""
+    folder = config.absolute().parent
+    yield from check_tabby_file(config, machine.commit_date(folder))
+    try:
+        said = TabbyConfig.read(config)
+        address, port = str(said["network.host"]), int(said["network.port"])
+    except ConfigError:
+        return  # the linter has said so
+    cards, rows = tuple(machine.gpus()), machine.listeners()
+    there = None if isinstance(rows, str) else processes.holder(rows, address, port)
+    unit = _unit_behind(there, folder, machine)
+    yield from _port_held(there if not isinstance(rows, str) else rows, config, port, folder)
+    if isinstance(unit, units.Unit):
+        errors = units.last_errors(unit.name, machine.run)
+        # Who has the port is known; the rest is the unit's.
+        yield from check_service(
+            ServiceFacts(str(config), "tabby", port, (), unit, errors, allocator=_allocator(str(folder), machine))
+        )
+    python = folder / _PYTHON
+    there_too = machine.root.joinpath(*python.parts[1:]).exists()
+    yield from _runs(str(config), str(python) if there_too else None, unit, cards, machine)
+    yield from _as_configured(config, visible(cards, {} if isinstance(unit, str) else unit.environment))
+    model = _configured_model(config)
+    yield from _folder(model, str(config), machine)
+    if model is not None:
+        yield from _storage(model.parent, machine)
+
+
+def _unit_behind(there: processes.Listener | None, folder: Path, machine: Machine) -> units.Unit | str:
+    """The unit that runs the server of this folder, where it is running."""
+    served = there.process if there is not None else None
+    if served is None or served.folder != str(folder) or served.unit is None:
+        return "it is not running as a service"
+    return units.read_unit(served.unit, machine.run)
+
+
+def _port_held(there: processes.Listener | str | None, config: Path, port: int, folder: Path) -> Iterator[Finding]:
+    """Whether its port belongs to it; a server that is not running is no finding here."""
+    if isinstance(there, str):
+        yield unseen(str(config), f"who has port {port}: {there}")
+    elif there is not None and there.process is None:
+        yield unseen(str(config), f"whose process has port {port}: another user's", "run doctor as root")
+    elif there is not None and there.process is not None and there.process.folder not in (None, str(folder)):
+        yield Finding(
+            "error",
+            str(config),
+            f"port {port} belongs to {there.who}, which does not run in {folder}",
+            "clients talk to that process; TabbyAPI itself moves to the next port without failing",
+            f"see what it is (ps -fp {there.process.pid}), end it, and restart TabbyAPI",
+        )

@@ -14,11 +14,16 @@ __all__ = ["ServiceFacts", "check_service"]
 
 # A load of tens of gigabytes from a disk or over a network: a start that fails may need so long to do so.
 _SLOW_FAILURE = 60.0
+# torch's name for it, and its older one.
+_ALLOCATOR = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """One server that runs here: `unit` and `errors` are words where they could not be looked at."""
+    """One server that runs here: `unit` and `errors` are words where they could not be looked at.
+
+    `allocator`: whether TabbyAPI chooses torch's allocator itself, None where its config.yml could not be read.
+    """
 
     name: str
     kind: str
@@ -28,6 +33,7 @@ class ServiceFacts:
     errors: Sequence[str] | str = ()
     parallel: int | None = None
     shared: bool = False
+    allocator: bool | None = None
 
 
 def check_service(facts: ServiceFacts) -> Iterator[Finding]:
@@ -41,17 +47,20 @@ def check_service(facts: ServiceFacts) -> Iterator[Finding]:
 
 
 def _ports(facts: ServiceFacts) -> Iterator[Finding]:
+    """Who has its port. Others may have the same number at another address, as long as it has it at one."""
     if isinstance(facts.listeners, str):
         yield unseen(facts.name, f"who has port {facts.port}: {facts.listeners}")
         return
     unit = facts.unit
-    for one in facts.listeners:
-        if one.process is None and one.port == facts.port:
-            yield unseen(facts.name, f"whose process has port {one.port}: another user's", "run doctor as root")
-        if one.process is None or not isinstance(unit, Unit):
-            continue
-        ours = unit.name == one.process.unit or unit.pid == one.process.pid
-        if one.port == facts.port and not ours:
+    there = [one for one in facts.listeners if one.port == facts.port]
+    if isinstance(unit, Unit) and any(_is_of(one, unit) for one in there):
+        return
+    if any(one.process is None for one in there):
+        yield unseen(facts.name, f"whose process has port {facts.port}: another user's", "run doctor as root")
+    if not isinstance(unit, Unit):
+        return
+    for one in there:
+        if one.process is not None:
             yield Finding(
                 "error",
                 facts.name,
@@ -59,14 +68,18 @@ def _ports(facts: ServiceFacts) -> Iterator[Finding]:
                 "clients talk to that process; TabbyAPI itself moves to the next port without failing",
                 f"see what it is (ps -fp {one.process.pid}), end it, and restart {unit.name}",
             )
-        elif one.port == facts.port + 1 and ours and facts.kind == "tabby":
-            yield Finding(
-                "error",
-                facts.name,
-                f"it listens on port {one.port} and not on {facts.port}",
-                f"port {facts.port} was taken when it started, and TabbyAPI then takes the next one",
-                f"free port {facts.port}, then systemctl restart {unit.name}",
-            )
+    if facts.kind == "tabby" and any(one.port == facts.port + 1 and _is_of(one, unit) for one in facts.listeners):
+        yield Finding(
+            "error",
+            facts.name,
+            f"it listens on port {facts.port + 1} and not on {facts.port}",
+            f"port {facts.port} was taken when it started, and TabbyAPI then takes the next one",
+            f"free port {facts.port}, then systemctl restart {unit.name}",
+        )
+
+
+def _is_of(one: Listener, unit: Unit) -> bool:
+    return one.process is not None and (unit.name == one.process.unit or unit.pid == one.process.pid)
 
 
 def _state(facts: ServiceFacts, unit: Unit) -> Iterator[Finding]:
@@ -114,9 +127,15 @@ def _tabby(facts: ServiceFacts, unit: Unit) -> Iterator[Finding]:
             "leave KillMode out",
         ),
         (
-            "PYTORCH_CUDA_ALLOC_CONF" in unit.environment,
-            "sets PYTORCH_CUDA_ALLOC_CONF",
-            "TabbyAPI of August 2026 overwrites it unless memory.cuda_malloc_async is false",
+            unit.prestart is not None and unit.start_seconds <= unit.prestart,
+            f"has TimeoutStartSec={unit.start_seconds:g}, and its prestart may wait {unit.prestart or 0:g} s",
+            "systemd ends prestart before it has said what it waits for",
+            f"TimeoutStartSec={(unit.prestart or 0) + 60:g}, or a shorter --wait",
+        ),
+        (
+            facts.allocator is not False and _ALLOCATOR & unit.environment.keys(),
+            f"sets {' and '.join(sorted(_ALLOCATOR & unit.environment.keys()))}",
+            "TabbyAPI overwrites it while memory.cuda_malloc_async is true, as it is unsaid before September 2026",
             "memory: cuda_malloc_async: false in its config.yml, or take the variable out",
         ),
     ):
