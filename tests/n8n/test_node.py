@@ -163,6 +163,9 @@ def test_a_workflow_is_wired(name: str) -> None:
     wired = {link["node"] for ends in flow["connections"].values() for end in ends["main"] for link in end}
     assert flow["connections"].keys() | wired == names
     assert len({one["id"] for one in flow["nodes"]}) == len(names)
+    # n8n's command line imports no file without an id, and serves no webhook at its plain path without one of the webhook's own.
+    assert flow["id"]
+    assert all(one["webhookId"] for one in flow["nodes"] if one["type"].endswith(".webhook"))
     assert {one["parameters"]["language"] for one in flow["nodes"] if one["type"].endswith(".code")} == {"pythonNative"}
 
 
