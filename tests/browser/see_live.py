@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,6 +92,10 @@ def test_servers_models_and_a_failover_appear_while_one_looks(page: Page) -> Non
                     page.screenshot(path=picture, full_page=True)
             expect(page.locator("#in_flight")).to_have_text("0")
             assert float(page.locator("#rate").inner_text()) > 0
+            bars = re.findall(r"v-([\d.]+)h", page.locator("#bars").get_attribute("d") or "")
+            assert max(map(float, bars)) == 10  # the busiest second fills the picture
+            # A reason that both columns would give stands once.
+            assert page.locator("#backends tr", has_text="switched-off").inner_text().count("All connection attempts failed") == 1
             assert elsewhere == []
 
 

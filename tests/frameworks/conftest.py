@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import pytest
 from servers.ollama import OllamaServer
@@ -22,3 +24,17 @@ def router() -> Iterator[Router]:
             yield router
             assert {backend for backend, _, _ in router.usage()} <= {"ollama"}
             assert "/v1/models" in tabby.paths  # it was asked, and found empty
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What this environment has, whatever the verbosity."""
+    terminalreporter.write_line("with " + ", ".join(_named()))
+
+
+def _named() -> Iterator[str]:
+    packages = "openai openai-agents pydantic-ai-slim langchain-openai langchain-core llama-index-core smolagents httpx httpx2"
+    for package in packages.split():
+        try:
+            yield f"{package} {version(package)}"
+        except PackageNotFoundError:
+            continue  # the other environment has it

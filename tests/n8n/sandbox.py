@@ -1,9 +1,9 @@
 """The rules that n8n lays on the Python of a Code node, kept by a fresh process of our own; it keeps nobody out who means harm.
 
-As read in n8n-io/n8n, packages/@n8n/task-runner-python, 2025 to 2026 (constants, task_analyzer, task_executor): names and
+As read in n8n-io/n8n, packages/@n8n/task-runner-python of n8n 2.27.4 (constants, task_analyzer, task_executor): names and
 attributes that are refused before anything runs, builtins that are not there, an allowlist of imports that also holds for
 importlib (and so for lazily loading libraries), a process that has forgotten its modules and has no environment, and items
-that must be plain JSON under known keys.
+that must be plain JSON under known keys. `make test-n8n` asks n8n's own runner the same (runner.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import importlib
 import io
 import json
 import os
+import re
+import string
 import subprocess
 import sys
 import textwrap
@@ -21,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ALLOW", "Failed", "Ran", "run"]
+__all__ = ["ALLOW", "Failed", "Ran", "checked", "run"]
 
 # N8N_RUNNERS_EXTERNAL_ALLOW as docs/n8n.md and examples/n8n have it; the standard library's list stays empty.
 ALLOW = ("hydra_infer", "pydantic", "pydantic_core", "certifi", "anyio")
@@ -32,9 +34,12 @@ DENIED_BUILTINS = (
 DENIED_NAMES = {"__loader__", "__builtins__", "__globals__", "__spec__", "__name__"}
 DENIED_ATTRIBUTES = DENIED_NAMES | set(
     "__subclasses__ __traceback__ tb_frame tb_next f_back f_globals f_locals f_code f_builtins __getattribute__ __qualname__ "
-    "__module__ gi_frame gi_code cr_frame cr_code ag_frame ag_code __base__ __bases__ __class__ __code__ __closure__ __cached__ "
-    "__dict__ __import__ __mro__ __getattr__ __setattr__ __delattr__ __self__ __func__ __wrapped__ __annotations__".split()
+    "__module__ gi_frame gi_code gi_yieldfrom cr_frame cr_code ag_frame ag_code obj __thisclass__ __self_class__ __objclass__ "
+    "__reduce__ __reduce_ex__ __prepare__ __instancecheck__ __subclasscheck__ __match_args__ __base__ __class__ __bases__ "
+    "__code__ __closure__ __cached__ __dict__ __import__ __mro__ __init_subclass__ __getattr__ __setattr__ __delattr__ __self__ "
+    "__func__ __wrapped__ __annotations__".split()
 )
+FORMATS = {"format", "format_map", "vformat", "get_field"}  # may be called on the spot, and not carried away
 ITEM_KEYS = {"json", "binary", "pairedItem", "error", "index"}
 KEPT_MODULES = {"builtins", "__main__", "sys", "traceback", "linecache", "importlib", "importlib.machinery"}
 
@@ -45,11 +50,10 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What the node returned, what it printed, and every module that was loaded when it ended."""
+    """What the node returned, and what it printed."""
 
     items: list[dict[str, Any]]
     printed: list[list[str]]
-    modules: frozenset[str]
 
 
 def run(code: str, items: Iterable[dict[str, Any]] = (), *, allow: Iterable[str] = ALLOW, timeout: float = 60) -> Ran:
@@ -61,46 +65,11 @@ def run(code: str, items: Iterable[dict[str, Any]] = (), *, allow: Iterable[str]
     told = json.loads(ended.stdout)
     if "failed" in told:
         raise Failed(told["failed"])
-    return Ran(told["items"], told["printed"], frozenset(told["modules"]))
+    return Ran(list(checked(told["items"])), told["printed"])
 
 
-# ---- inside the process --------------------------------------------------------------------------------------
-
-
-def _analyse(code: str, allow: list[str]) -> None:
-    """Look for what is refused unseen."""
-    wrong: list[str] = []
-    for node in ast.walk(ast.parse(code)):
-        imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        imported += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-        wrong += [said for name in imported if (said := _not_allowed(name, allow))]
-        if isinstance(node, ast.Name) and node.id in DENIED_NAMES:
-            wrong.append(f"name {node.id}")
-        if isinstance(node, ast.Attribute) and node.attr in DENIED_ATTRIBUTES:
-            wrong.append(f"attribute {node.attr}")
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in DENIED_ATTRIBUTES:
-            wrong.append(f"string {node.value!r}")
-    if wrong:
-        raise Failed("; ".join(wrong))
-
-
-def _not_allowed(name: str, allow: list[str]) -> str:
-    top = name.partition(".")[0]
-    kind = "standard library module" if top in sys.stdlib_module_names else "external package"
-    return "" if top in allow else f"Import of {kind} '{name}' is disallowed. Allowed: {', '.join(allow)}"
-
-
-def _guarded(real: Callable[..., Any], allow: list[str]) -> Callable[..., Any]:
-    def guarded(name: str, *args: Any, **options: Any) -> Any:
-        package = options.get("package") or (args[0] if args and isinstance(args[0], str) else "")
-        if said := _not_allowed(package if name.startswith(".") else name, allow):
-            raise Failed(said)
-        return real(name, *args, **options)
-
-    return guarded
-
-
-def _checked(items: Any) -> Iterator[dict[str, Any]]:
+def checked(items: Any) -> Iterator[dict[str, Any]]:
+    """The items that n8n takes of what a runner gives: it looks at them after the runner is done. Raises Failed."""
     if not isinstance(items, list):
         raise Failed("Code doesn't return items properly: please return an array of objects")
     for item in items:
@@ -111,22 +80,80 @@ def _checked(items: Any) -> Iterator[dict[str, Any]]:
         yield item
 
 
+# ---- inside the process --------------------------------------------------------------------------------------
+
+
+def _analyse(code: str, allow: list[str]) -> None:
+    """Look for what is refused unseen."""
+    tree = ast.parse(code)
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    if wrong := [said for node in ast.walk(tree) for said in _refused(node, allow, called)]:
+        raise Failed("Security violations detected: " + "; ".join(wrong))
+
+
+def _refused(node: ast.AST, allow: list[str], called: set[int]) -> Iterator[str]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield "Relative imports are disallowed."
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        yield from (said for name in names if name and (said := _not_allowed(name, allow)))
+    if isinstance(node, ast.Name) and node.id in DENIED_NAMES:
+        yield f"Access to name '{node.id}' is disallowed"
+    if isinstance(node, ast.Attribute):
+        if node.attr in DENIED_ATTRIBUTES:
+            yield f"Access to attribute '{node.attr}' is disallowed"
+        if node.attr in FORMATS and id(node) not in called:
+            yield f"Extracting '{node.attr}' as a bound method is disallowed"
+        if re.match(r"_(?!_).*__", node.attr):
+            yield "Access to name-mangled attributes (pattern: _ClassName__attr) is disallowed"
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if node.value in DENIED_ATTRIBUTES:
+            yield f"'{node.value}' is disallowed"
+        yield from (f"String pattern accessing '{name}' is disallowed" for name in _named(node.value))
+
+
+def _named(template: str) -> list[str]:
+    """The denied names that a format string would reach for."""
+    try:
+        fields = [field or "" for _, field, _, _ in string.Formatter().parse(template)]
+    except (ValueError, IndexError):
+        return []
+    return [name for field in fields for name in re.findall(r"[.\[]['\"]?(\w+)", field) if name in DENIED_ATTRIBUTES]
+
+
+def _not_allowed(name: str, allow: list[str]) -> str:
+    top = name.partition(".")[0]
+    kind = "standard library module" if top in sys.stdlib_module_names else "external package"
+    return "" if top in allow else f"Import of {kind} '{name}' is disallowed."
+
+
+def _guarded(real: Callable[..., Any], allow: list[str]) -> Callable[..., Any]:
+    def guarded(name: str, *args: Any, **options: Any) -> Any:
+        package = options.get("package") or (args[0] if args and isinstance(args[0], str) else "")
+        if said := _not_allowed(package if name.startswith(".") else name, allow):
+            raise Failed(f"Security violation detected: {said}")
+        return real(name, *args, **options)
+
+    return guarded
+
+
 def _obey(task: dict[str, Any]) -> dict[str, Any]:
     allow, printed = task["allow"], []
     _analyse(task["code"], allow)
     space = {name: value for name, value in vars(builtins).items() if name not in DENIED_BUILTINS}
     space["__import__"] = _guarded(builtins.__import__, allow)
-    space["print"] = lambda *said: printed.append([str(one) for one in said])
+    space["print"] = lambda *said: printed.append([f"'{one}'" if isinstance(one, str) else str(one) for one in said])
     importlib.import_module = _guarded(importlib.import_module, allow)  # for everyone, libraries included
     importlib.__import__ = _guarded(importlib.__import__, allow)  # type: ignore[attr-defined]
     os.environ.clear()
     sys.stderr = io.StringIO()
-    for name in [name for name in sys.modules if name not in KEPT_MODULES and not name.startswith("importlib.")]:
+    kept = KEPT_MODULES | set(allow)
+    for name in [name for name in sys.modules if name not in kept and not name.startswith(tuple(f"{one}." for one in kept))]:
         del sys.modules[name]
     names: dict[str, Any] = {"__builtins__": space, "_items": task["items"]}
     wrapped = f"def _node():\n{textwrap.indent(task['code'], '    ')}\nreturned = _node()"
     exec(compile(wrapped, "<all_items_task_execution>", "exec"), names)
-    return {"items": list(_checked(names["returned"])), "printed": printed, "modules": sorted(sys.modules)}
+    return {"items": names["returned"], "printed": printed}
 
 
 def _main() -> None:

@@ -48,11 +48,11 @@ def demo(say: Say = print) -> None:
 
         say("\n4. Route: who would be asked?")
         say(_indent(str(router.explain(MODEL))))
-        _answer(router, "Why is the sky blue? Answer in one sentence.", say)
+        _answer(router, "What does a GPU do? Answer in one sentence.", say)
 
         say("\n5. The server that answered is switched off, and the next call finds the other")
         first.close()
-        _answer(router, "Name three colours.", say)
+        _answer(router, "Name three planets.", say)
         say("\n" + _indent(str(router.status())))
 
 
@@ -67,7 +67,7 @@ def _answer(router: Router, question: str, say: Say) -> None:
 def _story(stream: Stream) -> str:
     reply = stream.reply
     speed = f"{reply.timings.decode_tps:.0f} tokens per second" if reply.timings.decode_tps else "speed not told"
-    lines = [f"   answered by {reply.backend}: {speed}, first token after {(reply.timings.ttft or 0) * 1000:.0f} ms; asked were"]
+    lines = [f"   answered by {reply.backend}: {speed}, first token after {(reply.timings.ttft or 0) * 1000:.0f} ms; tried were"]
     lines += [f"     {position}. {attempt}" for position, attempt in enumerate(reply.attempts, 1)]
     return "\n".join(lines)
 

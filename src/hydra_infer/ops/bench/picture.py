@@ -17,9 +17,10 @@ __all__ = ["html"]
 _BETTER, _WORSE, _EVEN = "#2e7d4f", "#c0392b", "#7a8791"
 _FONT = "font:13px/1.4 system-ui,-apple-system,'Segoe UI',sans-serif;font-variant-numeric:tabular-nums"
 # Pixels: names, the scale, figures; and a line's height.
-_NAMES, _SCALE, _FIGURES, _LINE = 240, 330, 300, 22
+_NAMES, _SCALE, _FIGURES, _LINE = 230, 280, 330, 22
 # Ratios marked on the scale, by how far it reaches to either side.
 _TICKS = {1.7: (0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5), 4: (0.33, 0.5, 0.8, 1, 1.25, 2, 3), 15: (0.1, 0.2, 0.5, 1, 2, 5, 10)}
+_SECONDS = ("ttft", "itl_p95")
 _DECADES = (0.001, 0.01, 0.1, 1, 10, 100, 1000)
 
 
@@ -73,5 +74,10 @@ def _row(row: Comparison, x: Callable[[float], float], y: int) -> str:
         span = f'<line x1="{x(row.low):.1f}" x2="{x(row.high):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
     dot = f'<circle cx="{x(row.ratio):.1f}" cy="{y}" r="4.5" fill="{colour}"/>'
     better = f", {row.better} is better" if row.better else ""
-    figures = f"{row.ratio:.3f} (a {row.a:.4g}, b {row.b:.4g}){better}"
+    figures = f"{row.ratio:.2f} (a {_figure(row.measure, row.a)}, b {_figure(row.measure, row.b)}){better}"
     return f'<g>{name}{span}{dot}<text x="{_NAMES + _SCALE + 12}" y="{y + 4}"{weight}>{figures}</text></g>'
+
+
+def _figure(measure: str, value: float) -> str:
+    """Seconds as milliseconds, which is what they are about."""
+    return f"{value * 1000:.3g} ms" if measure in _SECONDS else f"{value:.3g}"
