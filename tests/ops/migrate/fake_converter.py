@@ -42,7 +42,8 @@ for layer in range(job["next_module_idx"], {layers}):
         print("Traceback (most recent call last):")
         print("torch.OutOfMemoryError: CUDA out of memory", flush=True)
         sys.exit(1)
-shutil.copytree({made!r}, args["out_dir"])
+shutil.copytree({made!r}, args["out_dir"], dirs_exist_ok=True)
+(Path(args["out_dir"]) / "quantization_config.json").write_text("{{}}")
 print(" -- All done")
 """
 

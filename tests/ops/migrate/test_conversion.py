@@ -109,6 +109,43 @@ def test_what_was_begun_is_finished_at_its_rate_whatever_is_free_by_now(original
     assert prepare(original, tmp_path / "out", **less).rate == pytest.approx(4.0)  # what lies there
 
 
+def test_killed_between_two_checkpoints_it_goes_on_from_the_newer(original: Path, made: Path, tmp_path: Path) -> None:
+    """The converter renames the last one, then gives its name to the new one; between the two there is none of that name."""
+    python, calls, stop = fake_python(tmp_path, made, layers=3)
+    options = {"rate": 4.0, "python": python, "progress": False}
+    stop.write_text("1")
+    with pytest.raises(HydraError, match="status 1"):
+        convert(original, tmp_path / "out", **options)
+    work = tmp_path / "out.work"
+    (work / "ckpt").rename(work / "ckpt_new")
+    shutil.copytree(work / "ckpt_new", work / "ckpt_old")
+    for emptied in (False, True):  # whoever runs the converter by hand then finds an empty folder made
+        if emptied:
+            (work / "ckpt").mkdir()
+        assert prepare(original, tmp_path / "out", rate=4.0, python=python).resumes
+        assert (work / "ckpt_new").is_dir()  # nothing was changed
+    assert convert(original, tmp_path / "out", **options).resumes
+    assert "-r" in json.loads(calls.read_text().splitlines()[-1])
+
+
+def test_a_folder_that_was_not_written_to_its_end_is_not_done(original: Path, made: Path, tmp_path: Path) -> None:
+    """Killed while it writes the folder, or one of its last files: the next call has it written again."""
+    python, calls, _ = fake_python(tmp_path, made, layers=3)
+    options = {"rate": 4.0, "python": python, "progress": False}
+    convert(original, tmp_path / "out", **options)
+    whole = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    for torn in ("quantization_config.json", "config.json", "model.safetensors"):
+        (tmp_path / "out" / "quantization_config.json").unlink()
+        if torn != "quantization_config.json":
+            (tmp_path / "out" / torn).write_bytes(whole[torn][:9])
+        assert not prepare(original, tmp_path / "out", rate=4.0, python=python).done
+        assert convert(original, tmp_path / "out", **options).resumes
+        assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == whole
+    assert len(calls.read_text().splitlines()) == 4
+    (tmp_path / "out" / "quantization_config.json").write_text('{"bits":')
+    assert not prepare(original, tmp_path / "out", rate=4.0, python=python).done
+
+
 def test_another_conversions_work_folder_is_refused(original: Path, made: Path, tmp_path: Path) -> None:
     python, _, stop = fake_python(tmp_path, made, layers=3)
     stop.write_text("0")
@@ -186,6 +223,9 @@ def test_a_disk_too_small_is_told_before_anything_is_run(original: Path, tmp_pat
 def test_a_folder_that_holds_something_else_is_refused(original: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"holiday\.jpg"):
+        prepare(original, tmp_path / "out", rate=4.0)
+    (tmp_path / "out" / "model-00001-of-00030.safetensors").write_bytes(b"")  # a download that is not whole, say
     with pytest.raises(ConfigError, match=r"holiday\.jpg"):
         prepare(original, tmp_path / "out", rate=4.0)
     with pytest.raises(ConfigError, match="model that is hf"):
