@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import HydraError
 from ...planner.draft import speedup
-from .interval import CONFIDENCE, estimate
+from .interval import CONFIDENCE, estimate, fewest_pairs
 from .table import aligned, span
 
 __all__ = ["Advice", "Length", "Load", "Measured", "advice", "cost", "per_token", "share"]
@@ -73,6 +73,8 @@ class Advice:
     @property
     def why(self) -> str:
         """The advice in a sentence."""
+        if all(row.low is None for row in self.lengths):
+            return f"too few measurements to tell whether drafting pays: {fewest_pairs(CONFIDENCE)} of each are needed"
         if not any(load.pays for load in self.loads):
             return "drafting does not pay: no length is really faster than none"
         said = "; ".join(f"{load.best} tokens with {load.parallel} at once" for load in self.loads if load.pays)
