@@ -17,7 +17,7 @@ from hydra_infer.ops.doctor.folders import stored_rate
 
 from . import meter, recipe, vocabulary, words
 
-__all__ = ["convert", "original", "program"]
+__all__ = ["a_layer_is_kept", "convert", "original", "program"]
 
 # The least that is a Llama: matrices of whole blocks of 128, and a vocabulary with every letter.
 CONFIG: dict[str, Any] = {
@@ -96,13 +96,19 @@ def original(state: Path) -> Path:
     return folder
 
 
+def a_layer_is_kept(work: Path) -> bool:
+    """Whether the last checkpoint is behind the first layer. Module 0 is the embedding."""
+    try:
+        return bool(json.loads((work / "ckpt" / "job.json").read_text(encoding="utf-8"))["next_module_idx"] > 1)
+    except FileNotFoundError:
+        return False  # none yet, or the new one is just being put in the last one's place
+
+
 def _stopped(source: Path, out: Path, options: dict[str, Any]) -> str:
     """Ctrl-C as soon as a layer is kept: "stopped", or how it went on."""
-    kept = out.with_name(f"{out.name}.work") / "ckpt" / "job.json"
 
-    def tell(_: float, message: str) -> None:
-        # Module 0 is the embedding, 1 the first layer.
-        if kept.is_file() and json.loads(kept.read_text(encoding="utf-8"))["next_module_idx"] > 1:
+    def tell(_: float, __: str) -> None:
+        if a_layer_is_kept(out.with_name(f"{out.name}.work")):
             raise KeyboardInterrupt
 
     try:
