@@ -273,6 +273,12 @@ def test_a_folder_that_holds_something_else_is_refused(original: Path, tmp_path:
         prepare(original, tmp_path / "out", rate=4.0)
     with pytest.raises(ConfigError, match="model that is hf"):
         prepare(original, synthetic.plain(tmp_path / "other", SMALL), rate=4.0)
+    made = synthetic.exl3(tmp_path / "made", SMALL, 4.0)
+    assert prepare(original, made, rate=4.0).done
+    with pytest.raises(ConfigError, match=r"of 4\.00 bits per weight"):
+        prepare(original, made, rate=3.5)
+    with pytest.raises(ConfigError, match="of another model"):
+        prepare(original, synthetic.exl3(tmp_path / "deeper", SMALL | {"num_hidden_layers": 4}, 4.0), rate=4.0)
 
 
 @pytest.mark.parametrize("rate", [0.5, 9, float("nan")])

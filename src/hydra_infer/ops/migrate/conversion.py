@@ -17,18 +17,20 @@ from ...errors import ConfigError, DoesNotFit, UnknownModel
 from ...hardware.gpu import Gpu
 from ...models.architectures import KNOWN_TO_EXLLAMAV3
 from ...models.folder import read_model
-from ...models.spec import ModelSpec
+from ...models.spec import Geometry, ModelSpec
 from ...planner.report import Plan
 from ...planning import plan
 from ...units import Size
 from ..doctor.folders import stored_rate
 from .converter import LAST_FILE, RATES, checkpoint, checkpoint_bytes, command
 
-__all__ = ["Conversion", "base_name", "best_rate", "is_done", "model_bytes", "prepare", "resumes", "unquantised"]
+__all__ = ["Conversion", "base_name", "best_rate", "is_done", "likeness", "model_bytes", "prepare", "resumes", "unquantised"]
 
 _SUFFIX = re.compile(r"(?i)[-_.](exl[23]|gptq|awq|gguf|[\d.]+[-_]?bpw|h\d|[\d.]+bit|q\d\w*).*$")
 # Larger than any model.
 _ANY_CARD = Gpu("any", memory=2000, capability="8.0")
+# How far the rate of what was made may be from what was asked for: the converter deals out whole and half bits.
+_OFF = 0.2
 _WHY_NOT = "EXL3 is made from the unquantised weights alone"
 
 
@@ -100,6 +102,8 @@ def prepare(
     if rate is not None and not 1 <= rate <= 8:
         raise ConfigError(f"rate={rate!r} is no rate of the converter", hint="bits per weight, from 1 to 8")
     spec, done = unquantised(source), _made(target, place)
+    if done is not None:
+        _check_made(done, spec, rate)
     bits, planned = rate, None
     if bits is None:
         # What was begun is finished as it was begun: the cards' free memory, which a plan goes by, changes from hour to hour.
@@ -211,6 +215,20 @@ def _made(out: Path, work: Path) -> ModelSpec | None:
     if spec.format != "exl3" or not spec.tensors:
         raise ConfigError(f"{out} holds a model that is {spec.format}", hint="give the name of a new folder")
     return spec
+
+
+def _check_made(made: ModelSpec, original: ModelSpec, rate: float | None) -> None:
+    """Raises ConfigError where the EXL3 that is there is none of this model, or at another rate than the one asked for."""
+    stored = stored_rate(made)
+    if likeness(made.geometry) != likeness(original.geometry):
+        raise ConfigError(f"{made.path} holds an EXL3 of another model", hint="give the name of a new folder")
+    if rate is not None and stored is not None and abs(stored - rate) > _OFF:
+        raise ConfigError(f"{made.path} holds an EXL3 of {stored:.2f} bits per weight", hint="give the name of a new folder")
+
+
+def likeness(shape: Geometry) -> tuple[str, int, int, int]:
+    """What two folders of one model have in common, whatever their weights are in."""
+    return shape.architecture, shape.hidden, shape.vocab, len(shape.layers)
 
 
 def _is_json(file: Path) -> bool:
