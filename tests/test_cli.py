@@ -150,8 +150,9 @@ def test_bench_of_two_servers(capsys: pytest.CaptureFixture[str], monkeypatch: p
     file, picture = tmp_path / "run.jsonl", tmp_path / "run.html"
     with FaultServer(hello("a")) as a, FaultServer(hello("b")) as b:
         words = ["bench", a.url, b.url, *keys, *short, "--file", str(file)]
-        status, out, _ = run(capsys, *words, "--html", str(picture))
+        status, out, err = run(capsys, *words, "--html", str(picture))
         assert (status, out.splitlines()[-1]) == (0, "verdict: too few measurements to tell")
+        assert err.splitlines()[0] in ("  0%  a: speed chat", "  0%  b: speed chat")
         status, out, _ = run(capsys, *words, "--json")
         assert (status, json.loads(out)["setup"]["repetitions"]) == (0, 1)
         posts = [[headers["authorization"] for method, _, headers, _ in each.requests if method == "POST"] for each in (a, b)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from hydra_infer.ops.doctor.folders import stored_rate
 
 from . import meter, recipe, vocabulary, words
 
-__all__ = ["convert", "original"]
+__all__ = ["a_layer_is_kept", "convert", "original", "program"]
 
 # The least that is a Llama: matrices of whole blocks of 128, and a vocabulary with every letter.
 CONFIG: dict[str, Any] = {
@@ -39,24 +42,49 @@ SAYS = "a"
 OFF = 0.1
 
 
-def convert(state: Path, *, rate: float) -> dict[str, Any]:
-    """Stopped after its first layer, continued, asked for once more; loaded, it says what the original was made to say."""
+def convert(state: Path, *, rate: float, python: str | None = None) -> dict[str, Any]:
+    """Stopped after its first layer, continued, asked for once more; loaded, it says what the original was made to say.
+
+    `python` is a program() of another making.
+    """
     source, out = original(state), state / "models" / "converted"
     for folder in (out, out.with_name(f"{out.name}.work")):
         shutil.rmtree(folder, ignore_errors=True)
-    judged = [_stopped(source, out, rate)]
-    resumed = migrate.convert(source, out, rate=rate, progress=False)
-    judged.append({"term": "the next call continues", "expected": True, "found": resumed.resumes, "within": resumed.resumes})
-    log = (resumed.work / "convert.log").read_bytes()
-    migrate.convert(source, out, rate=rate, progress=False)
-    same = (resumed.work / "convert.log").read_bytes() == log
-    judged.append({"term": "done, it is not run again", "expected": True, "found": same, "within": same})
+    options: dict[str, Any] = {"rate": rate, "python": python or program(state)}
+    stopped = _stopped(source, out, options)
+    resumed = migrate.convert(source, out, progress=False, **options)
+    log = (resumed.work / "convert.log").read_text(encoding="utf-8")
+    goes_on = log.rpartition("Resuming at: ")[2].split("\n")[0] if "Resuming at: " in log else "its beginning"
+    migrate.convert(source, out, progress=False, **options)
+    same = (resumed.work / "convert.log").read_text(encoding="utf-8") == log
     made = stored_rate(read_model(out)) or 0.0
-    judged.append({"term": "bits per weight", "expected": rate, "found": round(made, 3), "within": abs(made - rate) <= OFF})
     with hydra_infer.load(hydra_infer.plan(out, gpus=[meter.card()], context=2048), progress=False) as engine:
         text = words.answer(engine, words.letters(300, 1), 16)["text"]
-    judged.append({"term": "what it says", "expected": SAYS * 16, "found": text, "within": text == SAYS * 16})
+    judged = [
+        _row("Ctrl-C after a layer", "stopped", stopped),
+        _row("the next call continues", True, resumed.resumes),
+        _row("at its checkpoint", "behind the first layer", goes_on) | {"within": goes_on != "its beginning"},
+        _row("done, it is not run again", True, same),
+        _row("bits per weight", rate, round(made, 3)) | {"within": abs(made - rate) <= OFF},
+        _row("what it says", SAYS * 16, text),
+    ]
     return {"judged": judged, "facts": {"command": " ".join(resumed.command)}}
+
+
+def _row(term: str, expected: Any, found: Any) -> dict[str, Any]:
+    return {"term": term, "expected": expected, "found": found, "within": found == expected}
+
+
+def program(folder: Path, *before: str, more: Sequence[str] = ()) -> str:
+    """The interpreter to be given as `python=`: its converter keeps a checkpoint after every layer, not every two minutes.
+
+    `before` are words between the interpreter and those that it is given, `more` come after.
+    """
+    made = folder / "converter"
+    words = (shlex.join([sys.executable, *before]), '"$@"', shlex.join(["-cpi", "0", *more]))
+    made.write_text(f"#!/bin/sh\nexec {' '.join(words)}\n", encoding="utf-8")
+    made.chmod(0o755)
+    return str(made)
 
 
 def original(state: Path) -> Path:
@@ -68,19 +96,26 @@ def original(state: Path) -> Path:
     return folder
 
 
-def _stopped(source: Path, out: Path, rate: float) -> dict[str, Any]:
-    """Ctrl-C, as soon as it tells of a layer that is done."""
+def a_layer_is_kept(work: Path) -> bool:
+    """Whether the last checkpoint is behind the first layer. Module 0 is the embedding."""
+    try:
+        return bool(json.loads((work / "ckpt" / "job.json").read_text(encoding="utf-8"))["next_module_idx"] > 1)
+    except FileNotFoundError:
+        return False  # none yet, or the new one is just being put in the last one's place
 
-    def tell(_: float, message: str) -> None:
-        if not message.startswith("0 of"):
+
+def _stopped(source: Path, out: Path, options: dict[str, Any]) -> str:
+    """Ctrl-C as soon as a layer is kept: "stopped", or how it went on."""
+
+    def tell(_: float, __: str) -> None:
+        if a_layer_is_kept(out.with_name(f"{out.name}.work")):
             raise KeyboardInterrupt
 
     try:
-        migrate.convert(source, out, rate=rate, progress=tell)
-        found = "it went on to its end"
+        migrate.convert(source, out, progress=tell, **options)
     except KeyboardInterrupt:
-        found = "stopped"
-    return {"term": "Ctrl-C after a layer", "expected": "stopped", "found": found, "within": found == "stopped"}
+        return "stopped"
+    return "it went on to its end"
 
 
 def _entries() -> Iterator[recipe.Entry]:

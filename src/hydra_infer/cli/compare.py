@@ -1,4 +1,4 @@
-"""The command bench."""
+"""The command bench, which is `migrate compare` as well."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .words import command, key_in, tokens
+from .words import Telling, command, key_in, tokens
 
 __all__ = ["add_bench"]
 
 
-def add_bench(commands: Any) -> None:
-    bench = command(commands, "bench", _bench, "two servers side by side: speed, and whether they answer alike")
-    bench.add_argument("a", metavar="A", help="a server's address: what there is")
-    bench.add_argument("b", metavar="B", help="another one's, or the same: what is compared with it")
-    bench.add_argument("--model", action="append", help="what to ask both for; given twice: what to ask A for, and B")
+def add_bench(commands: Any, name: str = "bench", a: str = "A", b: str = "B") -> None:
+    bench = command(commands, name, _bench, "two servers side by side: speed, and whether they answer alike")
+    bench.add_argument("a", metavar=a, help="a server's address: what there is")
+    bench.add_argument("b", metavar=b, help="another one's, or the same: what is compared with it")
+    bench.add_argument("--model", action="append", help=f"what to ask both for; given twice: what to ask {a} for, and {b}")
     bench.add_argument("--kinds", nargs="+", default=["chat", "code", "long"], metavar="KIND", help="chat code long")
     bench.add_argument("--parallel", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="so many requests at once")
     bench.add_argument("--repetitions", type=int, default=10, metavar="N", help="of each; fewer than 10 show no difference")
@@ -26,7 +26,9 @@ def add_bench(commands: Any) -> None:
     bench.add_argument("--seed", type=int, metavar="N", help="draws order and prompts; default: anew for each run")
     bench.add_argument("--file", help="keep every result here as JSON lines; the same command continues a run that was stopped")
     bench.add_argument("--html", metavar="FILE", help="also write the picture")
-    bench.add_argument("--api-key-env", action="append", metavar="VARIABLE", help="holds the key of both; given twice: A's, B's")
+    bench.add_argument(
+        "--api-key-env", action="append", metavar="VARIABLE", help=f"holds the key of both; given twice: {a}'s, {b}'s"
+    )
     bench.add_argument("--json", action="store_true")
 
 
@@ -48,6 +50,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         file=arguments.file,
         api_keys={arguments.a: keys[0], arguments.b: keys[-1]} if keys else None,
+        progress=Telling(seconds=10),
     )
     if arguments.html:
         Path(arguments.html).write_text(report.to_html(), encoding="utf-8")

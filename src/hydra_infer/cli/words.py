@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,21 @@ if TYPE_CHECKING:
     from ..engines.progress import Progress
     from ..router import Router
 
-__all__ = ["cards", "command", "gpu_names", "key_in", "numbers", "print_json", "progress", "router_of", "servers", "tokens"]
+__all__ = [
+    "Telling",
+    "cards",
+    "command",
+    "gpu_names",
+    "key_in",
+    "key_of",
+    "numbers",
+    "print_json",
+    "progress",
+    "router_of",
+    "servers",
+    "show",
+    "tokens",
+]
 
 
 def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:  # noqa: A002
@@ -71,7 +86,7 @@ def router_of(arguments: argparse.Namespace) -> Router:
         raise ConfigError("--api-key-env goes with --url", hint="a fleet file says for each server where its key is")
     if arguments.fleet:
         return Router.from_file(arguments.fleet)
-    key = key_in(arguments.api_key_env) if arguments.api_key_env else None
+    key = key_of(arguments)
     return Router.from_urls(arguments.url, api_keys=dict.fromkeys(arguments.url, key) if key else None)
 
 
@@ -102,6 +117,32 @@ def key_in(variable: str) -> str:
     if not key:
         raise ConfigError(f"the environment variable {variable} is not set", hint="give the name of one that holds the key")
     return key
+
+
+def key_of(arguments: argparse.Namespace) -> str | None:
+    """The key that --api-key-env names; None without it."""
+    return key_in(arguments.api_key_env) if arguments.api_key_env else None
+
+
+def show(found: Any, arguments: argparse.Namespace) -> None:
+    """A result as its text, or with --json as its plain data."""
+    if arguments.json:
+        print_json(found.to_dict())
+    else:
+        print(found)
+
+
+class Telling:
+    """Progress as lines on stderr, for what takes minutes or hours: each new message, but none within `seconds` of the last."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._seconds, self._message, self._at = seconds, "", -float("inf")
+
+    def __call__(self, fraction: float, message: str) -> None:
+        now = time.monotonic()
+        if message != self._message and now - self._at >= self._seconds:
+            self._message, self._at = message, now
+            print(f"{fraction:4.0%}  {message}", file=sys.stderr, flush=True)
 
 
 def print_json(data: Any) -> None:

@@ -12,7 +12,7 @@ from hydra_infer.errors import ConfigError
 from hydra_infer.ops.bench.compare import measure
 from hydra_infer.ops.bench.journal import Journal
 from hydra_infer.ops.bench.report import Report
-from hydra_infer.ops.bench.steps import Step, steps
+from hydra_infer.ops.bench.steps import Setup, Step, steps
 
 SHORT = shorter(kinds=("chat", "code"), parallel=(1, 4), repetitions=3)
 
@@ -32,7 +32,7 @@ class Servers:
 
 
 def run(path: Path | None, servers: Servers) -> Report:
-    journal = Journal(path)
+    journal = Journal(path, Setup)
     journal.begin(SHORT)
     measure(SHORT, journal, servers, quiet)
     return Report.of(SHORT, journal.results, 0.03)
@@ -81,7 +81,7 @@ def test_another_runs_file_is_named_with_the_difference(tmp_path: Path) -> None:
     run(path, Servers())
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="seed 1, now 9"):
-        Journal(path).begin(shorter(kinds=("chat", "code"), parallel=(1, 4), repetitions=3, seed=9))
+        Journal(path, Setup).begin(shorter(kinds=("chat", "code"), parallel=(1, 4), repetitions=3, seed=9))
     assert path.read_bytes() == before
 
 
@@ -90,5 +90,5 @@ def test_a_file_that_is_something_else_stays_as_it_is(tmp_path: Path, text: str)
     path = tmp_path / "notes"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(ConfigError, match="is not the file of a bench"):
-        Journal(path).begin(SETUP)
+        Journal(path, Setup).begin(SETUP)
     assert path.read_text(encoding="latin-1") == text

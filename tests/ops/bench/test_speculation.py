@@ -56,6 +56,20 @@ def test_what_always_pays_and_what_never_does() -> None:
     assert "does not pay" in never.why
 
 
+def test_too_few_measurements_are_no_advice() -> None:
+    few = advice({(tokens, 1): [(40.0 + tokens, None)] * 7 for tokens in (0, 4)}, 0.03)
+    assert few.why == "too few measurements to tell whether drafting pays: 8 of each are needed"
+    assert few.to_dict()["why"] == few.why
+    enough = advice({(tokens, 1): [(40.0 + 10 * tokens, None)] * 8 for tokens in (0, 4)}, 0.03)
+    assert enough.why == "drafting pays: 4 tokens with 1 at once"
+
+
+def test_what_cannot_be_timed_is_left_out() -> None:
+    measured = {(0, 1): [(40.0, None)] * 9, (4, 1): [(None, 0.5), *[(60.0, 0.5)] * 8]}
+    (row,) = advice(measured, 0.03).lengths
+    assert (row.tps, row.speedup) == (60.0, pytest.approx(1.5))
+
+
 def test_without_told_acceptance_the_speeds_still_speak() -> None:
     found = swept(told=False)
     assert (found.per_token, found.loads[0].cost, found.loads[0].fitted) == (None, None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from servers.fault import FaultServer, chunked, plain, sse, word
 import hydra_infer as hydra
 from hydra_infer.engines.echo import echo
 from hydra_infer.engines.engine import Engine
-from hydra_infer.errors import ConfigError, Refused
+from hydra_infer.errors import ConfigError, HydraError, Refused
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -71,7 +72,44 @@ def test_engines_are_closed_one_before_the_next() -> None:
     assert (found.per_token, found.stops_at) == (None, 1)
 
 
+def test_a_sweep_that_broke_is_continued_and_starts_no_length_again(tmp_path: Path) -> None:
+    """Stopped in the second of three lengths: the first is not started again, and nothing that is kept is asked again."""
+    started: list[int] = []
+    settings: dict[str, Any] = {**SHORT, "lengths": [1, 2], "repetitions": 2, "max_tokens": 4, "file": tmp_path / "run"}
+
+    def start(tokens: int) -> Engine:
+        started.append(tokens)
+        return echo()
+
+    def stop(fraction: float, _: str) -> None:
+        if fraction > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hydra.bench.sweep(start, **settings | {"progress": stop, "seed": None})
+    kept = (tmp_path / "run").read_bytes()
+    assert kept.count(b"\n") == 1 + 4 + 2
+    found = hydra.bench.sweep(start, **settings | {"seed": None})
+    assert started == [0, 1, 1, 2]
+    lines = (tmp_path / "run").read_bytes()
+    assert lines.startswith(kept)
+    keys = [json.loads(line)["step"] for line in lines.splitlines()[1:]]
+    assert len(set(keys)) == len(keys) == 3 * 2 * 2
+    assert hydra.bench.sweep(start, **settings | {"seed": None}).to_dict() == found.to_dict()
+    assert started == [0, 1, 1, 2]
+    with pytest.raises(ConfigError, match=r"another run: tokens \[0, 1, 2\], now \[0, 4\]"):
+        hydra.bench.sweep(start, **settings | {"lengths": [4], "seed": None})
+
+
+def test_answers_of_one_piece_are_no_speed() -> None:
+    with pytest.raises(HydraError, match="drafts of 1, 1 at once: no answer took long enough"):
+        hydra.bench.sweep(lambda _: echo(), lengths=[1], repetitions=2, max_tokens=1, **SHORT)
+
+
 def test_what_cannot_be_is_named() -> None:
+    for wrong in ({"kinds": ["chatt"]}, {"kinds": []}, {"parallel": []}, {"parallel": [0]}, {"repetitions": 0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            hydra.bench.sweep(lambda _: echo(), **SHORT | wrong)
     with pytest.raises(ConfigError, match="lengths"):
         hydra.bench.sweep(lambda _: "127.0.0.1:9", lengths=[0, 2])
     with pytest.raises(Refused, match="the context is 2"):

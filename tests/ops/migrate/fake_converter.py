@@ -30,7 +30,9 @@ else:
     (work / "args.json").write_text(json.dumps(args))
     (work / "ckpt" / "job.json").write_text(json.dumps(job))
     print(" -- Creating new job")
-stop = Path({stop!r})
+stop, hold = Path({stop!r}), Path({hold!r})
+if hold.exists():
+    hold.read_text()  # a pipe: until somebody has opened and closed its other end
 for layer in range(job["next_module_idx"], {layers}):
     print(f" -- Quantized: model.layers.{{layer}}.mlp.up_proj      bpw:  4.00  proxy_err: 0.001234  o  g_sc: 0.910000  [1.00 s]")
     print(f" -- Quantized: model.layers.{{layer}}      bpw:  4.02  rfn: 0.01  cos: 0.0  sqnr: 30.0  [12.34 s]  rss: 2.00 GB")
@@ -42,7 +44,8 @@ for layer in range(job["next_module_idx"], {layers}):
         print("Traceback (most recent call last):")
         print("torch.OutOfMemoryError: CUDA out of memory", flush=True)
         sys.exit(1)
-shutil.copytree({made!r}, args["out_dir"])
+shutil.copytree({made!r}, args["out_dir"], dirs_exist_ok=True)
+(Path(args["out_dir"]) / "quantization_config.json").write_text("{{}}")
 print(" -- All done")
 """
 
@@ -51,9 +54,12 @@ def fake_python(folder: Path, made: Path, *, layers: int, error: str = "") -> tu
     """A program to be given as `python=`, the file of its calls, and the file that names a layer to fail after, once.
 
     It leaves a copy of the folder `made`; `error` is what it finds wrong with its arguments, ending with status 0 as it does.
+    Beside it a named pipe "hold" makes it wait before its first layer.
     """
     program, calls, stop = folder / "python", folder / "calls", folder / "stop"
-    source = _SOURCE.format(calls=str(calls), made=str(made), layers=layers, stop=str(stop), error=error)
+    source = _SOURCE.format(
+        calls=str(calls), made=str(made), layers=layers, stop=str(stop), hold=str(folder / "hold"), error=error
+    )
     program.write_text(f"#!{sys.executable}\n{source}")
     program.chmod(0o755)
     return str(program), calls, stop

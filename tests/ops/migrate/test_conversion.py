@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +22,8 @@ from hydra_infer.ops.migrate import convert, prepare
 from hydra_infer.ops.migrate.conversion import base_name
 from hydra_infer.ops.migrate.converter import RATES, Line, read_line
 
-SMALL = synthetic.LLAMA_1B | {"num_hidden_layers": 3}
+# Its copies are written out, holes and all.
+SMALL = synthetic.LLAMA_1B | {"num_hidden_layers": 3, "intermediate_size": 1024, "vocab_size": 1024}
 
 
 @pytest.fixture
@@ -109,6 +116,85 @@ def test_what_was_begun_is_finished_at_its_rate_whatever_is_free_by_now(original
     assert prepare(original, tmp_path / "out", **less).rate == pytest.approx(4.0)  # what lies there
 
 
+@contextlib.contextmanager
+def held(original: Path, python: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in a process of its own, whose converter has begun and waits until "hold" is opened."""
+    os.mkfifo(folder / "hold")
+    words = ["migrate", "convert", str(original), str(folder / "out"), "--rate", "4", "--python", python]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen([sys.executable, "-m", "hydra_infer", *words], env=environment) as process:
+        while not (folder / "out.work" / "ckpt" / "job.json").is_file():
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield process
+
+
+def test_killed_it_begins_none_beside_the_converter_that_it_leaves(original: Path, made: Path, tmp_path: Path) -> None:
+    """The converter goes on until it has something to say and nobody to say it to; then the next call continues its work."""
+    python, calls, _ = fake_python(tmp_path, made, layers=3)
+    options = {"rate": 4.0, "python": python, "progress": False}
+    with held(original, python, tmp_path) as process:
+        process.kill()
+    with pytest.raises(HydraError, match="is at work in"):
+        convert(original, tmp_path / "out", **options)
+    (tmp_path / "hold").write_text("")
+    (tmp_path / "hold").unlink()
+    ends_at, done = time.monotonic() + 30, None
+    while done is None:
+        assert time.monotonic() < ends_at
+        with contextlib.suppress(HydraError):
+            done = convert(original, tmp_path / "out", **options)
+    assert done.resumes
+    assert len(calls.read_text().splitlines()) == 2
+
+
+def test_ended_by_sigterm_it_ends_its_converter(original: Path, made: Path, tmp_path: Path) -> None:
+    python, calls, _ = fake_python(tmp_path, made, layers=3)
+    with held(original, python, tmp_path) as process:
+        process.terminate()
+    assert process.returncode == 130
+    (tmp_path / "hold").unlink()
+    assert convert(original, tmp_path / "out", rate=4.0, python=python, progress=False).resumes
+    assert len(calls.read_text().splitlines()) == 2
+
+
+def test_killed_between_two_checkpoints_it_goes_on_from_the_newer(original: Path, made: Path, tmp_path: Path) -> None:
+    """The converter renames the last one, then gives its name to the new one; between the two there is none of that name."""
+    python, calls, stop = fake_python(tmp_path, made, layers=3)
+    options = {"rate": 4.0, "python": python, "progress": False}
+    stop.write_text("1")
+    with pytest.raises(HydraError, match="status 1"):
+        convert(original, tmp_path / "out", **options)
+    work = tmp_path / "out.work"
+    (work / "ckpt").rename(work / "ckpt_new")
+    shutil.copytree(work / "ckpt_new", work / "ckpt_old")
+    for emptied in (False, True):  # whoever runs the converter by hand then finds an empty folder made
+        if emptied:
+            (work / "ckpt").mkdir()
+        assert prepare(original, tmp_path / "out", rate=4.0, python=python).resumes
+        assert (work / "ckpt_new").is_dir()  # nothing was changed
+    assert convert(original, tmp_path / "out", **options).resumes
+    assert "-r" in json.loads(calls.read_text().splitlines()[-1])
+
+
+def test_a_folder_that_was_not_written_to_its_end_is_not_done(original: Path, made: Path, tmp_path: Path) -> None:
+    """Killed while it writes the folder, or one of its last files: the next call has it written again."""
+    python, calls, _ = fake_python(tmp_path, made, layers=3)
+    options = {"rate": 4.0, "python": python, "progress": False}
+    convert(original, tmp_path / "out", **options)
+    whole = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    for torn in ("quantization_config.json", "config.json", "model.safetensors"):
+        (tmp_path / "out" / "quantization_config.json").unlink()
+        if torn != "quantization_config.json":
+            (tmp_path / "out" / torn).write_bytes(whole[torn][:9])
+        assert not prepare(original, tmp_path / "out", rate=4.0, python=python).done
+        assert convert(original, tmp_path / "out", **options).resumes
+        assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == whole
+    assert len(calls.read_text().splitlines()) == 4
+    (tmp_path / "out" / "quantization_config.json").write_text('{"bits":')
+    assert not prepare(original, tmp_path / "out", rate=4.0, python=python).done
+
+
 def test_another_conversions_work_folder_is_refused(original: Path, made: Path, tmp_path: Path) -> None:
     python, _, stop = fake_python(tmp_path, made, layers=3)
     stop.write_text("0")
@@ -136,19 +222,13 @@ def test_a_callers_error_in_its_progress_ends_the_converter(original: Path, made
 
 
 def test_two_at_once_are_refused(original: Path, made: Path, tmp_path: Path) -> None:
-    python, _, _ = fake_python(tmp_path, made, layers=3)
-    options = {"rate": 4.0, "python": python}
-    refused: list[str] = []
-
-    def again(_: float, __: str) -> None:
-        with pytest.raises(HydraError, match="is at work in") as caught:
-            convert(original, tmp_path / "out", progress=False, **options)
-        refused.append(str(caught.value))
-
-    assert convert(
-        original, tmp_path / "out", progress=lambda part, words: again(part, words) if part < 0.97 else None, **options
-    )
-    assert refused
+    python, calls, _ = fake_python(tmp_path, made, layers=3)
+    with held(original, python, tmp_path) as process:
+        with pytest.raises(HydraError, match="is at work in"):
+            convert(original, tmp_path / "out", rate=4.0, python=python, progress=False)
+        (tmp_path / "hold").write_text("")
+    assert process.returncode == 0
+    assert len(calls.read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("kind", ["exl2", "exl3", "gptq", "config alone", "unknown"])
@@ -174,7 +254,7 @@ def test_what_cannot_be_converted_is_refused_with_what_to_fetch(tmp_path: Path, 
 
 def test_no_rate_that_fits_is_told(original: Path, tmp_path: Path) -> None:
     with pytest.raises(DoesNotFit, match="fits at no rate"):
-        prepare(original, tmp_path / "out", gpus=["RTX 3050"], context="1m", cache="fp16")
+        prepare(original, tmp_path / "out", gpus=["RTX 3050"], context="4m", cache="fp16")
 
 
 def test_a_disk_too_small_is_told_before_anything_is_run(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +268,17 @@ def test_a_folder_that_holds_something_else_is_refused(original: Path, tmp_path:
     (tmp_path / "out" / "holiday.jpg").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"holiday\.jpg"):
         prepare(original, tmp_path / "out", rate=4.0)
+    (tmp_path / "out" / "model-00001-of-00030.safetensors").write_bytes(b"")  # a download that is not whole, say
+    with pytest.raises(ConfigError, match=r"holiday\.jpg"):
+        prepare(original, tmp_path / "out", rate=4.0)
     with pytest.raises(ConfigError, match="model that is hf"):
         prepare(original, synthetic.plain(tmp_path / "other", SMALL), rate=4.0)
+    made = synthetic.exl3(tmp_path / "made", SMALL, 4.0)
+    assert prepare(original, made, rate=4.0).done
+    with pytest.raises(ConfigError, match=r"of 4\.00 bits per weight"):
+        prepare(original, made, rate=3.5)
+    with pytest.raises(ConfigError, match="of another model"):
+        prepare(original, synthetic.exl3(tmp_path / "deeper", SMALL | {"num_hidden_layers": 4}, 4.0), rate=4.0)
 
 
 @pytest.mark.parametrize("rate", [0.5, 9, float("nan")])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -55,6 +57,24 @@ def test_it_answers_beside_the_other_and_nothing_is_left(tmp_path: Path) -> None
         assert time.monotonic() < ends_at
         time.sleep(0.01)
     running.close()
+
+
+def test_killed_by_sigkill_it_takes_its_server_along(tmp_path: Path) -> None:
+    """Nobody is left who could end the server, its workers, or remove its folder: what waits for that does."""
+    (tmp_path / "new.yml").write_text(CONFIG.format("X-EXL3"))
+    (tmp_path / "api_tokens.yml").write_text(f"api_key: {API_KEY}\n")
+    words = ["migrate", "trial", str(tmp_path / "new.yml"), "--folder", str(tmp_path), "--command", shlex.join(COMMAND), "--hold"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-m", "hydra_infer", *words], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        pid = int(re.findall(rb"pid (\d+)", process.stdout.readline())[0])
+        (log,) = tmp_path.glob("hydra-trial-*/log")
+        worker = int(re.findall(r"worker (\d+)", log.read_text())[0])
+        process.kill()
+    ends_at = time.monotonic() + 20
+    while alive(pid) or alive(worker) or log.parent.exists():
+        assert time.monotonic() < ends_at
+        time.sleep(0.05)
 
 
 def test_the_key_is_read_where_tabbyapi_keeps_it(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,7 +60,7 @@ def compare(
     if not 0 <= minimum < 1:
         raise ConfigError(f"minimum={minimum!r} is not a share", hint="0.03 is 3 %")
     wanted = model if isinstance(model, tuple) else (model, model)
-    journal = Journal(file)
+    journal = Journal(file, Setup)
     with contextlib.ExitStack() as stack:
         meter = stack.enter_context(EnergyMeter())
         sides: dict[str, Side] = {}
@@ -81,7 +80,7 @@ def compare(
             long_tokens=parse_tokens(long_tokens, "long_tokens"),
             answer_tokens=answer_tokens,
             quality=quality,
-            seed=_seed(seed, journal),
+            seed=journal.seed(seed),
         )
         journal.begin(setup)
         say = stack.enter_context(reporting(progress))
@@ -89,7 +88,7 @@ def compare(
     return Report.of(setup, journal.results, minimum)
 
 
-def measure(setup: Setup, journal: Journal, ask: Ask, say: Say) -> None:
+def measure(setup: Setup, journal: Journal[Setup], ask: Ask, say: Say) -> None:
     """Ask for every step that the journal lacks, and keep what comes.
 
     First each kind of measurement still to come is made once on each side and forgotten: a server that has just been started,
@@ -102,12 +101,5 @@ def measure(setup: Setup, journal: Journal, ask: Ask, say: Say) -> None:
         say(done / total, f"{step.side}: {step.group} {step.name}")
         result = ask(step)
         if step.repetition >= 0:
-            journal.add(step, result)
+            journal.add(step.key, result)
     say(1.0, "done")
-
-
-def _seed(given: int | None, journal: Journal) -> int:
-    """The one asked for, else that of the run to be continued, else a new one: servers still know an old one's prompts."""
-    if given is not None:
-        return given
-    return random.randrange(2**32) if journal.setup is None else journal.setup.seed

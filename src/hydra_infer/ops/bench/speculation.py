@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ...errors import HydraError
 from ...planner.draft import speedup
-from .interval import CONFIDENCE, estimate
+from .interval import CONFIDENCE, estimate, fewest_pairs
 from .table import aligned, span
 
-__all__ = ["Advice", "Length", "Load", "advice", "cost", "per_token", "share"]
+__all__ = ["Advice", "Length", "Load", "Measured", "advice", "cost", "per_token", "share"]
 
-# By (tokens drafted, streams at once): (tokens per second, acceptance or None) of each repetition, in the order of the prompts.
-Measured = Mapping[tuple[int, int], Sequence[tuple[float, float | None]]]
+# By (tokens drafted, streams at once): tokens per second and acceptance of each repetition, in the order of the prompts; None
+# where it cannot be known.
+Measured = Mapping[tuple[int, int], Sequence[tuple[float | None, float | None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Advice:
     @property
     def why(self) -> str:
         """The advice in a sentence."""
+        if all(row.low is None for row in self.lengths):
+            return f"too few measurements to tell whether drafting pays: {fewest_pairs(CONFIDENCE)} of each are needed"
         if not any(load.pays for load in self.loads):
             return "drafting does not pay: no length is really faster than none"
         said = "; ".join(f"{load.best} tokens with {load.parallel} at once" for load in self.loads if load.pays)
@@ -90,7 +94,10 @@ class Advice:
 
 
 def advice(measured: Measured, minimum: float) -> Advice:
-    """The advice of a sweep, which has length 0 for every number of streams. `minimum` as in bench.compare."""
+    """The advice of a sweep, which has length 0 for every number of streams. `minimum` as in bench.compare.
+
+    Raises HydraError where no pair of answers could be timed.
+    """
     rows = tuple(_length(measured, *key) for key in sorted(measured, key=lambda key: (key[1], key[0])) if key[0])
     chances = [per_token(row.tokens, row.acceptance) for row in rows if row.acceptance is not None]
     chance = statistics.median(chances) if chances else None
@@ -118,14 +125,19 @@ def cost(tokens: int, accepted: float, times: float) -> float:
 
 
 def _length(measured: Measured, tokens: int, parallel: int) -> Length:
-    mine, plain = measured[tokens, parallel], measured[0, parallel]
-    found = estimate([math.log(one[0] / none[0]) for one, none in zip(mine, plain, strict=True)], CONFIDENCE)
+    mine = measured[tokens, parallel]
+    pairs = [(one, none) for (one, _), (none, _) in zip(mine, measured[0, parallel], strict=True) if one and none]
+    if not pairs:
+        raise HydraError(
+            f"drafts of {tokens}, {parallel} at once: no answer took long enough to tell a speed", hint="more max_tokens"
+        )
+    found = estimate([math.log(one / none) for one, none in pairs], CONFIDENCE)
     told = [accepted for _, accepted in mine if accepted is not None]
     accepted, times = (statistics.median(told) if told else None), math.exp(found.centre)
     return Length(
         tokens=tokens,
         parallel=parallel,
-        tps=statistics.median(speed for speed, _ in mine),
+        tps=statistics.median(one for one, _ in pairs),
         speedup=times,
         low=None if found.low is None else math.exp(found.low),
         high=None if found.high is None else math.exp(found.high),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
-from ...errors import ConfigError
-from .prompts import KINDS, OPENINGS, TALKS
+from .prompts import OPENINGS, TALKS
+from .settings import Settings, natural, of_prompts
 from .tasks import TASKS
 
 __all__ = ["SIDES", "Setup", "Step", "steps"]
@@ -17,11 +17,13 @@ SIDES = ("a", "b")
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(Settings):
     """A run: who is compared, and what decides which measurements there are. Two runs of one Setup have the same steps.
 
     Raises ConfigError for what cannot be.
     """
+
+    MARK: ClassVar[str] = "hydra_infer bench"
 
     a: str
     b: str
@@ -37,34 +39,17 @@ class Setup:
     seed: int
 
     def __post_init__(self) -> None:
-        for kind in self.kinds:
-            if kind not in KINDS:
-                raise ConfigError(f"kinds: {kind!r} is no kind of prompt", hint=f"known are {', '.join(KINDS)}")
-        if not self.kinds:
-            raise ConfigError("kinds is empty", hint=f"known are {', '.join(KINDS)}")
+        of_prompts(self.kinds)
         for name in ("repetitions", "max_tokens", "long_tokens", "answer_tokens"):
-            _natural(name, getattr(self, name))
+            natural(name, getattr(self, name))
         for number in self.parallel:
-            _natural("parallel", number)
+            natural("parallel", number)
 
     @property
     def cells(self) -> tuple[tuple[str, int], ...]:
         """(kind, streams at once): every kind alone, then the first kind with many at once."""
         many = sorted({number for number in self.parallel if number > 1})
         return (*((kind, 1) for kind in self.kinds), *((self.kinds[0], number) for number in many))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Setup:
-        """What to_dict() gave. Raises ConfigError for anything else."""
-        names = {field.name for field in fields(cls)}
-        if set(data) != names:
-            raise ConfigError(f"these are not a bench's settings: {', '.join(sorted(set(data) ^ names))} too few or too many")
-        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +89,3 @@ def _quality() -> Iterator[Step]:
         for number in range(len(items)):
             for side in SIDES:
                 yield Step(group, str(number), side)
-
-
-def _natural(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name}={value!r} is not a whole number above 0")

@@ -17,18 +17,20 @@ from ...errors import ConfigError, DoesNotFit, UnknownModel
 from ...hardware.gpu import Gpu
 from ...models.architectures import KNOWN_TO_EXLLAMAV3
 from ...models.folder import read_model
-from ...models.spec import ModelSpec
+from ...models.spec import Geometry, ModelSpec
 from ...planner.report import Plan
 from ...planning import plan
 from ...units import Size
 from ..doctor.folders import stored_rate
-from .converter import RATES, checkpoint_bytes, command
+from .converter import LAST_FILE, RATES, checkpoint, checkpoint_bytes, command
 
-__all__ = ["Conversion", "base_name", "best_rate", "is_done", "model_bytes", "prepare", "resumes", "unquantised"]
+__all__ = ["Conversion", "base_name", "best_rate", "is_done", "likeness", "model_bytes", "prepare", "resumes", "unquantised"]
 
 _SUFFIX = re.compile(r"(?i)[-_.](exl[23]|gptq|awq|gguf|[\d.]+[-_]?bpw|h\d|[\d.]+bit|q\d\w*).*$")
 # Larger than any model.
 _ANY_CARD = Gpu("any", memory=2000, capability="8.0")
+# How far the rate of what was made may be from what was asked for: the converter deals out whole and half bits.
+_OFF = 0.2
 _WHY_NOT = "EXL3 is made from the unquantised weights alone"
 
 
@@ -99,7 +101,9 @@ def prepare(
     place = Path(work).expanduser().absolute() if work is not None else target.with_name(f"{target.name}.work")
     if rate is not None and not 1 <= rate <= 8:
         raise ConfigError(f"rate={rate!r} is no rate of the converter", hint="bits per weight, from 1 to 8")
-    spec, done = unquantised(source), _made(target)
+    spec, done = unquantised(source), _made(target, place)
+    if done is not None:
+        _check_made(done, spec, rate)
     bits, planned = rate, None
     if bits is None:
         # What was begun is finished as it was begun: the cards' free memory, which a plan goes by, changes from hour to hour.
@@ -184,9 +188,7 @@ def _begun_rate(work: Path, original: Path, out: Path) -> float | None:
 def _begun(work: Path) -> tuple[str, str, float] | None:
     """The original, the folder to make, and the rate of the conversion in a work folder, as the converter keeps them."""
     told = work / "args.json"
-    if not (work / "ckpt" / "job.json").is_file() or not told.is_file():
-        if (work / "ckpt_new").is_dir() and (work / "ckpt_old").is_dir():
-            raise ConfigError(f"{work} was left between two checkpoints", hint="rename ckpt_new in it to ckpt")
+    if checkpoint(work) is None or not told.is_file():
         return None
     try:
         job = json.loads(told.read_text(encoding="utf-8"))
@@ -195,22 +197,47 @@ def _begun(work: Path) -> tuple[str, str, float] | None:
         raise ConfigError(f"{told} cannot be read: {error}", hint="another work=, or delete this one") from error
 
 
-def is_done(out: Path) -> bool:
-    """Whether the folder holds a whole EXL3. Raises ConfigError where it holds something else."""
-    return _made(out) is not None
+def is_done(out: Path, work: Path) -> bool:
+    """Whether a whole EXL3 is in the folder; `work` is its conversion's. Raises ConfigError where it holds something else."""
+    return _made(out, work) is not None
 
 
-def _made(out: Path) -> ModelSpec | None:
+def _made(out: Path, work: Path) -> ModelSpec | None:
+    """The EXL3 in `out`. What an interrupted conversion has left there is none: it will be written anew."""
+    begun = _begun(work)
+    if begun is not None and begun[1] == str(out) and not _is_json(out / LAST_FILE):
+        return None
     if not (out / "config.json").is_file():
-        # Weights are written first, config.json last.
-        strange = [one.name for one in out.iterdir() if one.suffix != ".safetensors"] if out.is_dir() else []
-        if strange and not any(out.glob("*.safetensors")):
-            raise ConfigError(f"{out} is not empty: {', '.join(sorted(strange)[:3])}", hint="give the name of a new folder")
+        if strange := sorted(one.name for one in out.iterdir()) if out.is_dir() else []:
+            raise ConfigError(f"{out} is not empty: {', '.join(strange[:3])}", hint="give the name of a new folder")
         return None
     spec = read_model(out)
     if spec.format != "exl3" or not spec.tensors:
         raise ConfigError(f"{out} holds a model that is {spec.format}", hint="give the name of a new folder")
     return spec
+
+
+def _check_made(made: ModelSpec, original: ModelSpec, rate: float | None) -> None:
+    """Raises ConfigError where the EXL3 that is there is none of this model, or at another rate than the one asked for."""
+    stored = stored_rate(made)
+    if likeness(made.geometry) != likeness(original.geometry):
+        raise ConfigError(f"{made.path} holds an EXL3 of another model", hint="give the name of a new folder")
+    if rate is not None and stored is not None and abs(stored - rate) > _OFF:
+        raise ConfigError(f"{made.path} holds an EXL3 of {stored:.2f} bits per weight", hint="give the name of a new folder")
+
+
+def likeness(shape: Geometry) -> tuple[str, int, int, int]:
+    """What two folders of one model have in common, whatever their weights are in."""
+    return shape.architecture, shape.hidden, shape.vocab, len(shape.layers)
+
+
+def _is_json(file: Path) -> bool:
+    """Whether it is there, to its end."""
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def model_bytes(source: Path, rate: float) -> Size:

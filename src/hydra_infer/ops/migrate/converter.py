@@ -1,6 +1,6 @@
-"""exllamav3's converter as words: the rates it knows, its command line, the space it takes, and what its lines say.
+"""exllamav3's converter as words: the rates it knows, its command line, the space it takes, its files, and what its lines say.
 
-Source: exllamav3 1.6.5, conversion/convert_model.py and allocation.py. `python -m exllamav3.convert` does not exist.
+Source: exllamav3 1.6.5, conversion/convert_model.py, compile.py and allocation.py. `python -m exllamav3.convert` does not exist.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from pathlib import Path
 from ...models.spec import Geometry
 from ...units import Size
 
-__all__ = ["RATES", "Line", "checkpoint_bytes", "command", "read_line"]
+__all__ = ["LAST_FILE", "RATES", "Line", "checkpoint", "checkpoint_bytes", "command", "read_line"]
 
 # Bits per weight that a tensor can have, richest first (rate_floor; the halves need the default codebook, mul1).
 RATES = (8.0, 7.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0)
 
 MODULE = "exllamav3.conversion.convert_model"
+
+# What it writes into the folder it makes when all else is there.
+LAST_FILE = "quantization_config.json"
 
 # The calibration rows and columns it takes unless told otherwise, and the bytes of one element of the hidden state, which
 # the embedding makes 32-bit (modules/embedding.py).
@@ -48,6 +51,16 @@ def command(
     cards = ["-d", ",".join(map(str, devices))]
     words = [python, "-m", MODULE, "-w", str(work), *cards]
     return [*words, "-r"] if resume else [*words, "-i", str(original), "-o", str(out), "-b", f"{rate:g}"]
+
+
+def checkpoint(work: Path) -> Path | None:
+    """The folder of the last whole checkpoint; None where there is none.
+
+    A new one is written aside, then the last one is renamed, then the new one takes its name. A run that was killed between
+    the two has left it where it was written.
+    """
+    names = ("ckpt", "ckpt_new") if (work / "ckpt_old").is_dir() else ("ckpt",)
+    return next((work / name for name in names if (work / name / "job.json").is_file()), None)
 
 
 def checkpoint_bytes(geometry: Geometry) -> Size:

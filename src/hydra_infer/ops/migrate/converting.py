@@ -7,14 +7,16 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import IO, Any
 
 from ...engines.progress import Progress, Report, reporting
 from ...errors import ConfigError, HydraError
 from ..journal import lock
 from .conversion import Conversion, is_done, prepare
-from .converter import read_line
+from .converter import checkpoint, read_line
 
 __all__ = ["convert"]
 
@@ -43,16 +45,26 @@ def _run(prepared: Conversion, report: Report) -> None:
     with (prepared.work / _LOG).open("ab") as log:
         if not lock(log):
             raise HydraError(f"a conversion is at work in {prepared.work}", hint="wait until it is done, or end it")
+        _mend(prepared.work)
         status = _listen(prepared, log, last, report)
     said = next((found for found in (read_line(line).error for line in reversed(last)) if found), None)
     # It ends with status 0 after an error in its arguments, too; what it has written is what counts.
-    if status or said or not is_done(prepared.out):
-        words = said or "; ".join(one.strip() for one in list(last)[-3:]) or "it says nothing"
+    if status or said or not is_done(prepared.out, prepared.work):
+        words = said or (last[-1].strip() if last else "it says nothing")
         raise HydraError(
             f"the converter ended with status {status}: {words}",
             hint=f"{prepared.work / _LOG} has all; the same call continues",
         )
     report(1.0, f"{prepared.out.name} is done")
+
+
+def _mend(work: Path) -> None:
+    """Give the last checkpoint its name, where a run was killed just before it did so itself."""
+    kept, named = checkpoint(work), work / "ckpt"
+    if kept is not None and kept != named:
+        with suppress(FileNotFoundError):
+            named.rmdir()  # empty: made by the converter, which then did not find its checkpoint
+        kept.rename(named)
 
 
 def _listen(prepared: Conversion, log: IO[bytes], last: deque[str], report: Report) -> int:

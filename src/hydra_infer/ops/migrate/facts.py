@@ -23,7 +23,7 @@ from ...planning import plan
 from ...units import Size, parse_tokens
 from ..commands import run
 from ..tabby_plan import TabbyConfig
-from .conversion import base_name, best_rate, model_bytes
+from .conversion import base_name, best_rate, likeness, model_bytes
 from .converter import checkpoint_bytes
 from .translation import Translation, translate
 
@@ -158,12 +158,8 @@ def _alike(folder: Path, shape: Geometry) -> Iterator[ModelSpec]:
             spec = read_model(one)
         except HydraError:
             continue  # incomplete, or of another kind: nothing to go on with
-        if spec.tensors and _likeness(spec.geometry) == _likeness(shape):
+        if spec.tensors and likeness(spec.geometry) == likeness(shape):
             yield spec
-
-
-def _likeness(shape: Geometry) -> tuple[str, int, int, int]:
-    return shape.architecture, shape.hidden, shape.vocab, len(shape.layers)
 
 
 def _best(exl3: list[ModelSpec], fitting: dict[str, Any]) -> tuple[ModelSpec, None, Plan | str]:

@@ -30,9 +30,21 @@ HOST = "127.0.0.1"
 # TabbyAPI ends about 4 s after a SIGTERM, also with a stream open (measured, e632af4).
 _END_SECONDS = 15.0
 
+# Waits until nobody holds the other end of its input, then ends the group $0, and removes the folder $1.
+_GUARD = """\
+read -r line
+kill -TERM "-$0"
+for second in $(seq 15); do kill -0 "-$0" || break; sleep 1; done
+kill -KILL "-$0"
+rm -rf -- "$1"
+"""
+
 
 class Trial:
-    """A server that runs: `url`, `model` (None: none loaded), `pid`, `log` so far. It ends with `close` or its `with` block."""
+    """A server that runs: `url`, `model` (None: none loaded), `pid`, `log` so far. It ends with `close` or its `with` block.
+
+    Should this process be killed, a shell that waits for that ends it (not on Windows).
+    """
 
     def __init__(self, text: str, command: Sequence[str], folder: Path, port: int) -> None:
         # The address counts most: nobody else is to reach a server on trial.
@@ -59,6 +71,7 @@ class Trial:
         except OSError as error:
             self._stack.close()
             raise LoadError(f"{shlex.join(words[:-2])} cannot be started: {error.strerror or error}") from error
+        self._guard = None if sys.platform == "win32" else _guard(self.pid, place)
 
     @property
     def url(self) -> str:
@@ -100,6 +113,9 @@ class Trial:
                 os.killpg(self.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -139,6 +155,17 @@ def trial(
         running.close()
         raise
     return running
+
+
+def _guard(group: int, place: Path) -> subprocess.Popen[bytes]:
+    """The shell that outlives a kill; its input's other end is this process's alone."""
+    return subprocess.Popen(
+        ["sh", "-c", _GUARD, str(group), str(place)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C at the terminal is not for it
+    )
 
 
 def _key(folder: Path, text: str) -> str | None:
