@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .words import Telling, command, key_in, tokens
+from .progress import Telling
+from .words import command, key_in, tokens
 
 __all__ = ["add_bench"]
 

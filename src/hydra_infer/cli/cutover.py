@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .words import Telling, command, key_of, show
+from .progress import Telling
+from .words import command, key_of, show
 
 if TYPE_CHECKING:
     from ..ops.migrate import Move, State

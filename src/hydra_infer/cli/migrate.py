@@ -10,7 +10,8 @@ from typing import Any
 
 from .compare import add_bench
 from .cutover import add_cutover, waiting
-from .words import Telling, cards, command, gpu_names, key_of, show, tokens
+from .progress import Telling
+from .words import cards, command, gpu_names, key_of, show, tokens
 
 __all__ = ["add_migrate"]
 

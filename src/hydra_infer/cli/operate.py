@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .words import command, print_json, progress, tokens
+from .progress import progress
+from .words import command, print_json, tokens
 
 if TYPE_CHECKING:
     from ..ops.doctor.report import Report

@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .words import command, key_in, print_json, progress, router_of, servers, tokens
+from .progress import progress
+from .words import command, key_in, print_json, router_of, servers, tokens
 
 if TYPE_CHECKING:
     from ..routing.errand import Change

@@ -5,22 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..units import parse_tokens
 
 if TYPE_CHECKING:
-    from ..engines.progress import Progress
     from ..router import Router
 
 __all__ = [
-    "Telling",
     "cards",
     "command",
     "gpu_names",
@@ -28,7 +22,6 @@ __all__ = [
     "key_of",
     "numbers",
     "print_json",
-    "progress",
     "router_of",
     "servers",
     "show",
@@ -90,27 +83,6 @@ def router_of(arguments: argparse.Namespace) -> Router:
     return Router.from_urls(arguments.url, api_keys=dict.fromkeys(arguments.url, key) if key else None)
 
 
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """How far a long job is, on one line of the terminal; nothing where nobody looks, as in a log."""
-    if not sys.stderr.isatty():
-        yield False
-        return
-    shown = ""
-
-    def show(fraction: float, message: str) -> None:
-        nonlocal shown
-        line = f"{fraction:4.0%} {message}"[: shutil.get_terminal_size().columns - 1]
-        if line != shown:
-            print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
-            shown = line
-
-    try:
-        yield show
-    finally:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
 def key_in(variable: str) -> str:
     """The key in an environment variable; on the command line itself it would show in the process list."""
     key = os.environ.get(variable)
@@ -130,19 +102,6 @@ def show(found: Any, arguments: argparse.Namespace) -> None:
         print_json(found.to_dict())
     else:
         print(found)
-
-
-class Telling:
-    """Progress as lines on stderr, for what takes minutes or hours: each new message, but none within `seconds` of the last."""
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self._seconds, self._message, self._at = seconds, "", -float("inf")
-
-    def __call__(self, fraction: float, message: str) -> None:
-        now = time.monotonic()
-        if message != self._message and now - self._at >= self._seconds:
-            self._message, self._at = message, now
-            print(f"{fraction:4.0%}  {message}", file=sys.stderr, flush=True)
 
 
 def print_json(data: Any) -> None:
