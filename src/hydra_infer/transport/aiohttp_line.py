@@ -50,12 +50,10 @@ class AiohttpLine:
     async def send(self, request: WireRequest, watch: Watch) -> AsyncResponse:
         import aiohttp
 
-        session, loop = await self._sessions.get(), asyncio.get_running_loop()
+        session = await self._sessions.get()
         token = CURRENT.set(watch)
         try:
-            async with asyncio.timeout(None) as scope:
-                watch.abort = lambda: scope.reschedule(loop.time())
-                watch.start_timer(loop)
+            async with asyncio.timeout(watch.left()) as scope:
                 response = await session.request(
                     request.method,
                     self._url + request.path,
@@ -68,16 +66,15 @@ class AiohttpLine:
             message = "no connection within connect_timeout"
             raise LineFailed(Failure(Trouble.UNREACHABLE, message, limit="connect_timeout")) from error
         except TimeoutError as error:
+            watch.expired = scope.expired()
             raise LineFailed(_silent(watch)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a header with a line break in it
             raise _without_response(watch, error) from error
         finally:
-            watch.abort = None
             CURRENT.reset(token)
-        if watch.expired:  # the timer rang as the response came, and will not ring again
-            response.close()
-            raise LineFailed(_silent(watch))
-        watch.abort = response.close
+        if response.connection is not None:  # else the body came with the headers
+            watch.abort = response.close
+            watch.start_timer(asyncio.get_running_loop())
         return _Response(response, watch)
 
     async def aclose(self) -> None:
