@@ -195,8 +195,6 @@ class _Failover:
             self.tell(Finished.of(place.backend.name, model, ended))
             if ended.failure is not None:
                 self._failed(candidate, ended.failure)
-            elif not ended.left:
-                self.pool.succeeded(place, ended)
             return None
         finally:
             self.pool.release(place)
@@ -300,8 +298,9 @@ class _Failover:
         result, message, status = (
             ("answered", "", None) if failure is None else (str(failure.trouble), failure.message, failure.status)
         )
-        self.outcomes.append(Outcome(place.backend.name, model, local.name, result, message, status, round(seconds, 6)))
-        self.tell(Attempted(place.backend.name, model, local.name, result, status, round(seconds, 6), len(self.outcomes)))
+        seconds = round(seconds, 6)
+        self.outcomes.append(Outcome(place.backend.name, model, local.name, result, message, status, seconds))
+        self.tell(Attempted(place.backend.name, model, local.name, result, status, seconds, len(self.outcomes)))
 
     def _unserved(self) -> GaveUp:
         """Nobody is known to serve any of the models; servers that would not say what they serve are named."""

@@ -32,6 +32,7 @@ LOADING_REST = 2.0
 MODELS_TTL = 60.0
 # The weight of the newest answer in the averages of ttft and speed: about the last ten answers count.
 NEWEST = 0.2
+_NO_ANSWERS = Entry()
 
 
 class Pool:
@@ -253,9 +254,12 @@ class Pool:
 
     # ---- what became of it -----------------------------------------------------------------------------------
 
-    def succeeded(self, place: Place, ended: Ended) -> None:
-        """It answered to the end: whatever was held against it is forgotten, and its speed is noted."""
+    def book(self, place: Place, model: str, ended: Ended) -> None:
+        """Enter an answer into the ledger. After a whole one nothing is held against its backend, and its speed is noted."""
         with self._lock:
+            place.ledger[model] = place.ledger.get(model, _NO_ANSWERS).plus(ended, place.backend)
+            if ended.failure is not None or ended.left:
+                return
             place.answered += 1
             place.rests_until, place.probing, place.last = None, False, None
             if ended.ttft is not None:
@@ -263,12 +267,6 @@ class Pool:
                 tokens, spent = ended.usage.completion_tokens or 0, ended.seconds - ended.ttft
                 if tokens > 1 and spent > 0:
                     place.decode_tps = _average(place.decode_tps, (tokens - 1) / spent)
-                place.changed()
-
-    def book(self, place: Place, model: str, ended: Ended) -> None:
-        """Enter an answer, whole or not, into the ledger."""
-        with self._lock:
-            place.ledger[model] = place.ledger.get(model, Entry()).plus(ended, place.backend)
 
     def ledger(self) -> Ledger:
         """A copy of what every backend has answered so far."""

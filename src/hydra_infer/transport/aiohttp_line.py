@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import socket
 from collections.abc import AsyncIterator
@@ -60,7 +61,7 @@ class AiohttpLine:
                     headers=request.headers,
                     data=io.BytesIO(request.body) if len(request.body) > _LARGE else request.body or None,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(connect=watch.connect_left()),
+                    timeout=_connecting(watch.connect_left()),
                 )
         except aiohttp.ConnectionTimeoutError as error:
             message = "no connection within connect_timeout"
@@ -152,6 +153,14 @@ class _Response:
         if self._closed is not None:
             self._closed.remove_done_callback(self._cut)
         self._response.close()
+
+
+@functools.lru_cache(maxsize=64)
+def _connecting(seconds: float) -> aiohttp.ClientTimeout:
+    """Time for the connection alone; all else is the watch's."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(connect=seconds)
 
 
 def _heard(closed: asyncio.Future[None]) -> None:

@@ -161,7 +161,7 @@ class Shell:
                     opening.take(next(body, None))
                 if opening.answered:
                     watch.token()
-                    answer = Answer(opening.exchange, watch, opening.events, step, response, body)
+                    answer = Answer(opening.exchange, watch, opening.events, step, response, body, ended=opening.ended)
                     response = None  # its answer closes it now
                     return answer
             except LineFailed as error:
@@ -322,7 +322,7 @@ class AsyncShell:
                     if opening.ended:
                         watch.stop_timer()  # nothing more is waited for
                     watch.token()
-                    answer = AsyncAnswer(opening.exchange, watch, opening.events, step, response, body)
+                    answer = AsyncAnswer(opening.exchange, watch, opening.events, step, response, body, ended=opening.ended)
                     response = None
                     return answer
             except LineFailed as error:

@@ -77,14 +77,15 @@ class Receiver:
         self.upstream: dict[str, Any] | None = None
         self._status = 0
         self._headers: Mapping[str, str] = {}
-        self._decoder = Decoder("")
+        self._decoder = PLAIN
         self._body = bytearray()  # of a body that is not a stream, and of a stream not yet known as one
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         """The response's status and headers (lower-case names)."""
         self._status, self._headers = status, headers
         try:
-            self._decoder = Decoder(headers.get("content-encoding", ""))
+            if encoding := headers.get("content-encoding"):
+                self._decoder = Decoder(encoding)
         except ValueError as error:
             self.failure = broken(str(error), status)
 
@@ -109,6 +110,9 @@ class Decoder:
         if self._inflate.unconsumed_tail:
             raise ValueError(f"the compressed body unpacks to more than {MAX_BODY_BYTES} bytes")
         return plain
+
+
+PLAIN = Decoder("")
 
 
 def broken(message: str, status: int | None = 200) -> Failure:
