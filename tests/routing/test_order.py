@@ -20,7 +20,9 @@ def pool_of(*rows: Backend) -> Pool:
 
 
 def names(pool: Pool, strategy: str = "ordered", **fields: Any) -> list[str]:
-    return [place.backend.name for place, _ in in_order(pool.serving("m"), Ask(fields, "m"), find_strategy(strategy))]
+    return [
+        place.backend.name for place, _ in in_order(pool.serving("m"), Ask(fields, "m", lambda _: True), find_strategy(strategy))
+    ]
 
 
 def ollama(name: str, **options: Any) -> Backend:

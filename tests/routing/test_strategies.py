@@ -31,7 +31,7 @@ def places(**options: dict[str, Any]) -> list[Place]:
 
 def order(strategy: Any, found: Sequence[Place], random: Random | None = None, **fields: Any) -> list[str]:
     candidates = [Candidate(place, LocalModel("m")) for place in found]
-    return [place.backend.name for place, _ in find_strategy(strategy, random)(candidates)(Ask(fields, "m"))]
+    return [place.backend.name for place, _ in find_strategy(strategy, random)(candidates)(Ask(fields, "m", lambda _: True))]
 
 
 def user(text: str) -> dict[str, str]:

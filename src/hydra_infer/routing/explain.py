@@ -62,7 +62,7 @@ def explain(
     for depth, model in enumerate(models):
         serving = pool.serving(model, tags)
         with pool.turn:
-            order = list(in_order(serving, Ask(fields, model), strategy))
+            order = list(in_order(serving, Ask(fields, model, lambda _: True), strategy))
         for rank, candidate in enumerate(order):
             place, local = candidate
             asked, why = _judge(candidate, pool, lone=len(serving) == 1 and len(models) == 1)

@@ -7,10 +7,9 @@ import json
 import math
 from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError
 from .backend import Backend
@@ -20,13 +19,12 @@ from .roster import Ranking, late_last
 __all__ = ["Ask", "Difficulty", "Order", "Strategy", "UserStrategy", "find_strategy", "is_hard"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What an order may depend on: the request's fields, the model, and who has not been tried in this call."""
 
     fields: Mapping[str, Any]
     model: str
-    is_left: Callable[[Candidate], bool] = lambda _: True
+    is_left: Callable[[Candidate], bool]
 
 
 # The candidates in the order to ask them for one call; lazily, since nearly always the first one answers.

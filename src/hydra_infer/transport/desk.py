@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -119,7 +118,7 @@ class Desk:
             question = read_question(place, data, travelling)
             asked = question.body.fields if place == RESPONSES else None
             if asked is not None:
-                question = dataclasses.replace(question, path="/chat/completions", body=Fields(as_chat(asked)))
+                question = question._replace(path="/chat/completions", body=Fields(as_chat(asked)))
             stream = question.stream
             call = self._switchboard.call(
                 question,

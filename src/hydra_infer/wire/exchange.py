@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .trouble import Failure, Trouble
 
@@ -15,8 +14,7 @@ __all__ = ["MAX_BODY_BYTES", "Decoder", "Event", "Exchange", "Receiver", "WireRe
 MAX_BODY_BYTES = 256 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class WireRequest:
+class WireRequest(NamedTuple):
     """What goes out: the path begins with /; header names are lower-case."""
 
     method: str
@@ -25,8 +23,7 @@ class WireRequest:
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One OpenAI-shaped piece of an answer: `data` the JSON object, `raw` its text as it came.
 
     `tokens`: it carries something the model produced, so the server has answered and is alive.

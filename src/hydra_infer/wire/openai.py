@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from .exchange import MAX_BODY_BYTES, Event, Receiver, WireRequest, broken
@@ -23,8 +22,7 @@ _MAX_ERROR_BYTES = 64 * 1024
 _TOKEN_KEYS = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal", "function_call", "audio")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where one attempt goes: `base` is the server's URL without /v1 ("http://host:5000"), `headers` carry its key.
 
     `context` is the number of tokens to serve the model with, for servers that are told.
