@@ -202,7 +202,7 @@ class Pool:
     def release(self, place: Place) -> None:
         """Give a slot back, to the longest waiting ticket that can use it if there is one."""
         with self._lock:
-            place.in_flight -= 1
+            place.in_flight = max(0, place.in_flight - 1)  # a forked child may end an answer of its parent's
             place.probing = False
             place.changed()
             granted = self._next_in_line(place)
@@ -232,6 +232,15 @@ class Pool:
                 self._line.remove(entry)
         if not waiting and ticket.done() and not ticket.cancelled():
             self.release(ticket.result())
+
+    def renew(self) -> None:
+        """In a forked child: the slots that its parent's calls have taken there are not its own, nor are its parent's locks."""
+        self._lock, self.turn = threading.Lock(), threading.RLock()
+        self._line.clear()
+        self._rosters.clear()  # one may have been in the making
+        for place in self.places:
+            place.in_flight, place.probing = 0, False
+            place.heard_by.clear()
 
     def waiting(self) -> int:
         """How many calls stand in line for a slot."""

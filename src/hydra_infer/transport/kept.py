@@ -64,6 +64,10 @@ class Kept(Generic[C]):
             self._open.difference_update(spent)
             return spent
 
+    def renew(self) -> None:
+        """In a forked child, where whoever held the lock may be gone."""
+        self._lock = threading.Lock()
+
     def clear(self) -> list[C]:
         """All of them, in use or not; none is kept any more."""
         with self._lock:

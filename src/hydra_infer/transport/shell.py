@@ -142,6 +142,11 @@ class Shell:
         for line in self._lines.values():
             line.close()
 
+    def renew(self) -> None:
+        """In a forked child: its own connections. Event loops' are made for their loop, and none runs in a child yet."""
+        for line in self._lines.values():
+            line.renew()
+
     def _attempt(self, call: Call, step: Attempt) -> Answer | Failure:
         if (warming := self._errands.before(step)) is not None:
             try:

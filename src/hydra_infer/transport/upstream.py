@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Protocol
@@ -62,6 +61,7 @@ class Line(Protocol):
 
     def send(self, request: WireRequest, watch: Watch) -> Response: ...
     def close(self) -> None: ...
+    def renew(self) -> None: ...
 
 
 class AsyncLine(Protocol):
@@ -78,11 +78,8 @@ class HttpLine:
         self._origin = _Origin(backend)
         self._network, self._options = SyncNetwork(), socket_options()
         self._kept = Kept(self._connection, KEEPALIVE)
-        self._pid = os.getpid()
 
     def send(self, request: WireRequest, watch: Watch) -> Response:
-        if self._pid != os.getpid():  # a forked child must not write into its parent's connections
-            self._pid, self._kept = os.getpid(), Kept(self._connection, KEEPALIVE)
         token = CURRENT.set(watch)
         connection, spent = self._kept.take()
         for old in spent:
@@ -103,6 +100,11 @@ class HttpLine:
     def close(self) -> None:
         for connection in self._kept.clear():
             connection.close()
+
+    def renew(self) -> None:
+        """A forked child must not write into its parent's connections; closing its copies of them leaves those as they are."""
+        self._kept.renew()
+        self.close()
 
     def _over(self, connection: httpcore.HTTPConnection) -> None:
         for spent in self._kept.give(connection):
