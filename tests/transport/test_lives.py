@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from servers.fault import RESET, FaultServer, hello
-from transport.faces import LOOPED, chat
+from servers.fault import CUT, RESET, FaultServer, chunked, hello, word
+from transport.faces import LOOPED, both, chat, stream
 
-from hydra_infer import AllBackendsFailed, Backend, Router
+from hydra_infer import AllBackendsFailed, Backend, Router, StreamBroken
+from hydra_infer.transport.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -115,6 +116,20 @@ def test_event_loops_that_come_and_go_leave_nothing(face: str) -> None:
         router.close()
 
 
+@both
+@pytest.mark.parametrize("end", [[2.0], [CUT], [RESET]])
+def test_streams_that_break_leave_nothing(face: str, end: list[Any]) -> None:
+    """aiohttp raises one and the same exception for every response that was closed, and all their frames hang on to it."""
+    with FaultServer(chunked(word("one"), *end, end=False)) as server:
+        router = Router([Backend.openai(server.url, models=["m"])], idle_timeout=0.05)
+        for _ in range(5):
+            with pytest.raises(StreamBroken):
+                stream(face, router, [])
+        gc.collect()
+        assert [thing for thing in gc.get_objects() if isinstance(thing, Watch)] == []
+        router.close()
+
+
 def test_many_threads_ask_at_once_and_connections_are_used_again() -> None:
     with FaultServer(hello("a")) as server:
         router = Router([Backend.openai(server.url, models=["m"])])
@@ -129,9 +144,8 @@ def test_many_threads_ask_at_once_and_connections_are_used_again() -> None:
 def test_connections_of_a_burst_are_closed_when_they_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultServer(hello("a")) as server:
         router = Router([Backend.openai(server.url, models=["m"])])
-        streams = [router.stream("m", "hi") for _ in range(5)]
-        for stream in streams:
-            assert "".join(chunk.text for chunk in stream) == "hello from a"
+        for answer in [router.stream("m", "hi") for _ in range(5)]:
+            assert "".join(chunk.text for chunk in answer) == "hello from a"
         assert server.connections == 5
         kept = router._board._shell._lines[router._board.backends[0].name]._kept  # type: ignore[attr-defined]
         kept._clock = lambda: time.monotonic() + 60
@@ -198,8 +212,8 @@ def test_a_child_forked_in_the_middle_of_everything_is_free() -> None:
     """The one slot is taken, its stream half read, and another thread holds the locks."""
     with FaultServer(hello("a")) as server:
         router = Router([Backend.openai(server.url, models=["m"], max_parallel=1)])
-        stream = router.stream("m", "hi")
-        next(stream)
+        half_read = router.stream("m", "hi")
+        next(half_read)
         holding, over = threading.Event(), threading.Event()
 
         def hold() -> None:
@@ -214,7 +228,7 @@ def test_a_child_forked_in_the_middle_of_everything_is_free() -> None:
 
         def work() -> None:
             assert router.chat("m", "hi").text == "hello from a"
-            stream.close()
+            half_read.close()
             assert slots(router) == [0]
             assert router.chat("m", "hi").text == "hello from a"
 
@@ -223,6 +237,6 @@ def test_a_child_forked_in_the_middle_of_everything_is_free() -> None:
         thread.join()
         assert status == 0
         assert slots(router) == [1]
-        assert "".join(chunk.text for chunk in stream) == " from a"
+        assert "".join(chunk.text for chunk in half_read) == " from a"
         assert slots(router) == [0]
         router.close()

@@ -126,7 +126,8 @@ class _Response:
             try:
                 data = await self._response.content.readany()
             except (aiohttp.ClientError, OSError) as error:
-                self._error, data = error, self._left_over()
+                # One that aiohttp raises again and again would gather the frames of every response that it ended.
+                self._error, data = error.with_traceback(None), self._left_over()
         if data:
             return data
         if self._error is None:
