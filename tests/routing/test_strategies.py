@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from hydra_infer.errors import ConfigError
-from hydra_infer.routing.backend import Backend
-from hydra_infer.routing.pool import Place
+from hydra_infer.routing.backend import Backend, LocalModel
+from hydra_infer.routing.place import Candidate, Place
 from hydra_infer.routing.strategies import EXPLORATION, Ask, find_strategy, is_hard
+from hydra_infer.wire.dialect import Look
 
 
 def places(**options: dict[str, Any]) -> list[Place]:
@@ -29,7 +30,8 @@ def places(**options: dict[str, Any]) -> list[Place]:
 
 
 def order(strategy: Any, found: Sequence[Place], random: Random | None = None, **fields: Any) -> list[str]:
-    return [place.backend.name for place in find_strategy(strategy, random)(Ask(fields, "m", found))]
+    candidates = [Candidate(place, LocalModel("m")) for place in found]
+    return [place.backend.name for place, _ in find_strategy(strategy, random)(candidates)(Ask(fields, "m", lambda _: True))]
 
 
 def user(text: str) -> dict[str, str]:
@@ -124,8 +126,9 @@ def test_what_is_hard(fields: dict[str, Any], hard: bool) -> None:
 
 
 def warm_order(strategy: str, found: Sequence[Place], *cold: str, **fields: Any) -> list[str]:
-    ask = Ask(fields, "m", found, frozenset(cold))
-    return [place.backend.name for place in find_strategy(strategy, Random(1))(ask)]
+    for place in found:
+        place.told = Look(["m"], {} if place.backend.name in cold else {"m": 4096})
+    return order(strategy, found, Random(1), **fields)
 
 
 @pytest.mark.parametrize("strategy", ["shuffle", "least-busy", "fastest", "sticky"])

@@ -221,7 +221,7 @@ def test_a_load_ends_the_rest_of_its_backend() -> None:
         assert not pool.rested(pool.places[0], local)
         router.load("m")
         assert pool.rested(pool.places[0], local)
-        assert pool.is_loaded(pool.places[0], local)
+        assert pool.places[0].is_loaded(local)
         router.close()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from tenacity.wait import wait_base, wait_random_exponential
 
@@ -31,8 +31,7 @@ class Policy:
     wait: wait_base = field(default_factory=lambda: wait_random_exponential(multiplier=0.5, max=8))
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call. `models`: the one named, then its fallbacks, in order. `ends_at`: the instant by which all must be over.
 
     `mode`: "reply" (we stream upstream and assemble), "stream" (pieces go on as they come), "plain" (one body, as it is).
@@ -47,8 +46,7 @@ class Call:
     ends_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """One attempt's timers in seconds; None: not bounded by this one. `ends_at` is an instant, the call's deadline.
 
     `first`: until the first token, or the complete body of a plain call. `idle`: between tokens, pings are none.
@@ -72,8 +70,7 @@ class Limits:
         return self.first if self.ends_at is None else max(0.0, min(self.first, self.ends_at - now))
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one attempt; `reply.attempts` and `error.attempts` are made of these.
 
     `result` is "answered" or the kind of trouble; `seconds` from asking to the first token or the failure.
@@ -97,14 +94,13 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self)
+        return self._asdict()
 
 
 # ---- instructions, and what is sent back for each ------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """Ask this backend. Sent back: Started, or the Failure."""
 
     backend: Backend
@@ -115,8 +111,7 @@ class Attempt:
     cold: bool = False  # the model is known not to be loaded there: have it loaded first, where the dialect can
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
+class Serve(NamedTuple):
     """It has answered: pass its answer on. Sent back: Ended, when that is over. `outcomes`: every attempt of the call."""
 
     outcomes: tuple[Outcome, ...]
@@ -150,8 +145,7 @@ class Started:
     """The first token-bearing event, or the complete body, has arrived."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The answer is over: to its end, broken (`failure`), or left early by the caller (`left`).
 
     `ttft` and `seconds` are from asking; the token counts are the server's, None where it did not tell, and so is `cost`.
@@ -161,5 +155,5 @@ class Ended:
     left: bool = False
     ttft: float | None = None
     seconds: float = 0.0
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
     cost: float | None = None

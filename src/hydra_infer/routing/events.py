@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .call import Ended
@@ -13,14 +12,12 @@ if TYPE_CHECKING:
 __all__ = ["Attempted", "Event", "Failed", "Finished", "Rested", "Tell", "fields_of", "nobody"]
 
 
-@dataclass(frozen=True, slots=True)
-class Attempted:
+class Attempted(NamedTuple):
     """One backend was asked. `result` is "answered" or the kind of trouble, `seconds` until the first token or the failure.
 
     `number` counts the attempts of its call, from 1: an answer to a later one is a failover, or a retry that helped.
     """
 
-    kind: ClassVar[str] = "attempt"
     backend: str
     model: str
     local_name: str
@@ -28,6 +25,11 @@ class Attempted:
     status: int | None
     seconds: float
     number: int
+
+    @property
+    def kind(self) -> str:
+        """What it is called in logs."""
+        return "attempt"
 
     @property
     def good(self) -> bool:
@@ -39,26 +41,31 @@ class Attempted:
         return f"{self.backend}: {self.result} for {self.model} after {self.seconds:.3f} s{later}"
 
 
-@dataclass(frozen=True, slots=True)
-class Rested:
+class Rested(NamedTuple):
     """A backend is left alone for `seconds`, or only a model on it (result "no model")."""
 
-    kind: ClassVar[str] = "rest"
-    good: ClassVar[bool] = False
     backend: str
     model: str
     result: str
     seconds: float
 
+    @property
+    def kind(self) -> str:
+        """What it is called in logs."""
+        return "rest"
+
+    @property
+    def good(self) -> bool:
+        """Trouble, always."""
+        return False
+
     def __str__(self) -> str:
         return f"{self.backend}: left alone for {self.seconds:.1f} s, {self.result} for {self.model}"
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """An answer is over: "whole", "broken" off by its server, or "left" by the caller. Token counts are the server's."""
 
-    kind: ClassVar[str] = "end"
     backend: str
     model: str
     result: str
@@ -66,6 +73,11 @@ class Finished:
     seconds: float
     prompt_tokens: int | None
     completion_tokens: int | None
+
+    @property
+    def kind(self) -> str:
+        """What it is called in logs."""
+        return "end"
 
     @classmethod
     def of(cls, backend: str, model: str, ended: Ended) -> Finished:
@@ -83,16 +95,23 @@ class Finished:
         return f"{self.backend}: {self.result} answer for {self.model} after {self.seconds:.3f} s"
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """A call without an answer: "refused" for its own fault, past its "deadline", for an "unknown" model, or "failed"."""
 
-    kind: ClassVar[str] = "failure"
-    good: ClassVar[bool] = False
     model: str
     result: str
     attempts: int
     seconds: float
+
+    @property
+    def kind(self) -> str:
+        """What it is called in logs."""
+        return "failure"
+
+    @property
+    def good(self) -> bool:
+        """Trouble, always."""
+        return False
 
     @classmethod
     def of(cls, verdict: GaveUp, seconds: float) -> Failed:
@@ -110,7 +129,7 @@ Tell = Callable[[Event], None]
 
 def fields_of(event: Event) -> dict[str, Any]:
     """An event as plain data, for structured logs."""
-    return {"event": event.kind, **asdict(event)}
+    return {"event": event.kind, **event._asdict()}
 
 
 def nobody(event: Event) -> None:

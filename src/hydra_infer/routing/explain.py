@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .backend import LocalModel
+from ..wire.fields import estimated_tokens
 from .order import in_order, too_small
-from .pool import Place, Pool
-from .strategies import Strategy
+from .place import Candidate
+from .pool import Pool
+from .strategies import Ask, Strategy
 
 __all__ = ["Explanation", "Option", "explain"]
 
@@ -57,35 +58,39 @@ def explain(
 ) -> Explanation:
     """Explain a call for models[0] with the others as its fallbacks; `fields` are the request's."""
     options: list[Option] = []
+    is_too_small = too_small(fields)
     for depth, model in enumerate(models):
         serving = pool.serving(model, tags)
-        small = too_small(serving, fields, pool)
-        for place, local in in_order(serving, model, fields, pool, strategy):
-            name = place.backend.name
-            asked, why = _judge(place, local, pool, lone=len(serving) == 1 and len(models) == 1)
+        with pool.turn:
+            order = list(in_order(serving, Ask(fields, model, lambda _: True), strategy))
+        for candidate in order:
+            place, local = candidate
+            asked, why = _judge(candidate, pool, lone=len(serving) == 1 and len(models) == 1)
             before = any(option.asked for option in options)
             reason = why or (f"fallback for {models[0]}" if depth else "if those before fail" if before else "first choice")
             if asked:
-                reason += _warmth(place, local, pool)
-            if name in small:
-                reason += "; about {} tokens are more than its context of {}".format(*small[name])
-            options.append(Option(name, model, local.name, asked, reason))
+                reason += _warmth(candidate)
+            if is_too_small(candidate):
+                tokens, context = estimated_tokens(fields), place.context(local)
+                reason += f"; about {tokens} tokens are more than its context of {context}"
+            options.append(Option(place.backend.name, model, local.name, asked, reason))
     return Explanation(models[0], tuple(options), strategy_name)
 
 
-def _warmth(place: Place, local: LocalModel, pool: Pool) -> str:
-    if pool.is_cold(place, local):
+def _warmth(candidate: Candidate) -> str:
+    if candidate.is_cold:
         return "; not loaded there now"
-    return "; loaded there" if pool.is_loaded(place, local) else ""
+    return "; loaded there" if candidate.place.is_loaded(candidate.local) else ""
 
 
-def _judge(place: Place, local: LocalModel, pool: Pool, *, lone: bool) -> tuple[bool, str]:
+def _judge(candidate: Candidate, pool: Pool, *, lone: bool) -> tuple[bool, str]:
     if lone:
         return True, "the only one"
+    place = candidate.place
     state = pool.state(place)
-    if not pool.rested(place, local):
+    if not pool.rested(*candidate):
         if state.state == "probing":
             return False, "a first request after its rest is finding out"
         word = "misconfigured" if state.state == "misconfigured" else "resting"
-        return False, f"{word} {pool.tiredness(place, local):.0f} s more: {state.why}"
+        return False, f"{word} {pool.tiredness(*candidate):.0f} s more: {state.why}"
     return True, f"full ({place.in_flight} of {place.backend.max_parallel}); waits or spills" if place.full else ""

@@ -6,7 +6,7 @@ drives it (two short loops in transport, a list in tests) does what it says and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +15,13 @@ from tenacity import RetryCallState
 
 from ..wire.dialect import DIALECTS
 from ..wire.trouble import Failure, Trouble, overflow_numbers
-from .backend import LocalModel
 from .call import Attempt, Call, Ended, Limits, Outcome, Pause, Policy, Probe, Serve, Wait
 from .events import Attempted, Failed, Finished, Rested, Tell, nobody
-from .order import Candidate, in_order
-from .pool import LOADING_REST, Place, Pool
-from .strategies import Strategy
+from .order import in_order
+from .place import Candidate, Place
+from .pool import LOADING_REST, Pool
+from .roster import Roster
+from .strategies import Ask, Strategy
 from .verdict import GaveUp
 
 __all__ = ["Flow", "Step", "failover"]
@@ -78,8 +79,8 @@ class _Failover:
     def steps(self) -> Flow:
         if unasked := self.pool.unasked(self.call.models):
             yield Probe(tuple(place.backend for place in unasked), PROBE_TIMEOUT)
-        self.lone = len({place.backend.name for model in self.call.models for place, _ in self._serving(model)}) == 1
-        if not self.lone:
+        self.lone = len({place.position for model in self.call.models for place, _ in self._serving(model)[:2]}) == 1
+        if unasked and not self.lone:
             self._leave_out_the_dead({place.backend.name for place in unasked})
         for model in self.call.models:
             while (choice := (yield from self._choose(model))) is not None:
@@ -98,7 +99,7 @@ class _Failover:
         for model in self.call.models:
             for place, local in self._left(model):
                 if place.backend.name in looked_at and place.last is not None and not self.pool.rested(place, local):
-                    self._note((place, local), model, place.last, 0.0)
+                    self._note(Candidate(place, local), model, place.last, 0.0)
                     self.tried.add((place.backend.name, None))
 
     # ---- choosing --------------------------------------------------------------------------------------------
@@ -107,24 +108,27 @@ class _Failover:
         """A candidate with a slot reserved, or None when this model has nobody left to ask."""
         if self._out_of_time():
             return None
+        waitable = []
         with self.pool.turn:  # choosing and reserving are one act: eight threads at once must not all see the same idle server
-            ready = [candidate for candidate in self._in_order(model) if self.lone or self.pool.rested(*candidate)]
-            for candidate in ready:
-                if self.pool.reserve(candidate[0], anyway=self.lone):
+            for candidate in self._in_order(model):
+                if not (self.lone or self.pool.rested(*candidate)):
+                    continue
+                if self.pool.reserve(candidate.place, anyway=self.lone):
                     return candidate
-        waitable = [candidate for candidate in ready if candidate[0].full]
+                if candidate.place.full:
+                    waitable.append(candidate)
         return (yield from self._wait_for_slot(model, waitable)) if waitable else None
 
     def _wait_for_slot(self, model: str, full: list[Candidate]) -> Generator[Step, Any, Candidate | None]:
         """Stand in line: shortly if another model may answer instead, else as long as an attempt may take."""
-        patience = self.policy.queue_timeout if self._other_models(model) else self._timeout(full[0][0])
+        patience = self.policy.queue_timeout if self._other_models(model) else self._timeout(full[0].place)
         ticket: Future[Place] = self.pool.queue([place for place, _ in full])
         taken = False
         try:
             yield Wait(ticket, self._within_deadline(patience))
             if ticket.done():
                 taken = True
-                return next(candidate for candidate in full if candidate[0] is ticket.result())
+                return next(candidate for candidate in full if candidate.place is ticket.result())
             self._note(full[0], model, Failure(Trouble.BUSY, f"no free slot within {patience:g} s"), 0.0)
             self.tried.update((place.backend.name, None) for place, _ in full)
             return None
@@ -132,34 +136,39 @@ class _Failover:
             if not taken:
                 self.pool.leave(ticket)
 
-    def _serving(self, model: str) -> list[Candidate]:
+    def _serving(self, model: str) -> Roster:
         return self.pool.serving(model, self.call.tags)
 
-    def _left(self, model: str) -> list[Candidate]:
-        """Those not tried in this call; after an overflow, only those with room for more."""
-        return [
-            (place, local)
-            for place, local in self._serving(model)
-            if self.tried.isdisjoint(((place.backend.name, None), (place.backend.name, local.name)))
-            and (self.more_context_than is None or (self.pool.context(place, local) or 0) > self.more_context_than)
-        ]
+    def _left(self, model: str) -> Iterator[Candidate]:
+        """Those not tried in this call, in list order."""
+        return filter(self._is_left, self._serving(model))
 
-    def _in_order(self, model: str) -> list[Candidate]:
-        return in_order(self._left(model), model, self.call.question.body.fields, self.pool, self.strategy)
+    def _is_left(self, candidate: Candidate) -> bool:
+        """Not tried in this call; after an overflow, with room for more."""
+        place, local = candidate
+        if self.tried and not self.tried.isdisjoint(((place.backend.name, None), (place.backend.name, local.name))):
+            return False
+        return self.more_context_than is None or (place.context(local) or 0) > self.more_context_than
+
+    def _in_order(self, model: str) -> Iterator[Candidate]:
+        return in_order(self._serving(model), Ask(self.call.question.body.fields, model, self._is_left), self.strategy)
+
+    def _any_left(self, model: str) -> bool:
+        return any(True for _ in self._left(model))
 
     def _other_models(self, model: str) -> bool:
         later = self.call.models[self.call.models.index(model) + 1 :]
-        return any(self._left(other) for other in later)
+        return any(map(self._any_left, later))
 
     def _last_resort(self) -> Flow:
         """Everybody who was ready has failed: of those left alone because they rest, try the least tired."""
-        if not any(self._serving(model) for model in self.call.models):
+        if not any(map(self._serving, self.call.models)):
             return self._unserved()
         resting = [(model, candidate) for model in self.call.models for candidate in self._left(model)]
         stories = tuple(_rest_story(candidate, self.pool) for _, candidate in resting)
         if resting and not self._out_of_time():
             model, candidate = min(resting, key=lambda pair: self.pool.tiredness(*pair[1]))
-            if self.pool.reserve(candidate[0], anyway=True):
+            if self.pool.reserve(candidate.place, anyway=True):
                 failure = yield from self._attempt(model, candidate)
                 if failure is None:
                     return None
@@ -186,8 +195,6 @@ class _Failover:
             self.tell(Finished.of(place.backend.name, model, ended))
             if ended.failure is not None:
                 self._failed(candidate, ended.failure)
-            elif not ended.left:
-                self.pool.succeeded(place, ended)
             return None
         finally:
             self.pool.release(place)
@@ -215,7 +222,7 @@ class _Failover:
         if failure.trouble is Trouble.OVERFLOW:
             self._strike(candidate, failure)
             self.more_context_than = max(self.more_context_than or 0, self._too_small_for(candidate, failure))
-            return None if any(self._left(model) for model in self.call.models) else self._gave_up(final=failure)
+            return None if any(map(self._any_left, self.call.models)) else self._gave_up(final=failure)
         if failure.trouble is Trouble.NO_PATH and self.lone:
             return self._gave_up(final=failure)
         return self._gave_up(out_of_time=True) if self._out_of_time() else None
@@ -224,7 +231,7 @@ class _Failover:
         """Make ready for the next choice: elsewhere at once, or the same one after a pause when it is all there is."""
         if self.lone:
             asked = failure.retry_after or 0.0
-            if failure.trouble is Trouble.LOADING and self.clock() - self.began < min(COLD, self._timeout(candidate[0])):
+            if failure.trouble is Trouble.LOADING and self.clock() - self.began < min(COLD, self._timeout(candidate.place)):
                 yield Pause(self._within_deadline(max(LOADING_REST, asked)))
                 return
             if failure.trouble in _WORTH_RETRYING and self.retries < self.policy.retries and asked <= self.policy.cooldown:
@@ -241,24 +248,22 @@ class _Failover:
     # ---- limits ----------------------------------------------------------------------------------------------
 
     def _limits(self, candidate: Candidate) -> Limits:
-        place = candidate[0]
+        place = candidate.place
         own, timeout = place.backend.timeouts, self._timeout(place)
-        first, first_name = (
-            _first(own.first_token_timeout, self.policy.first_token_timeout, self._usual(*candidate)),
-            "first_token_timeout",
-        )
+        first = own.first_token_timeout or self.policy.first_token_timeout or self._usual(candidate)
+        first_name = "first_token_timeout"
         if self.call.mode == "plain" or first >= timeout or self._is_last(candidate):
             first, first_name = timeout, "timeout"
         if self.call.first_token_timeout is not None and self.call.first_token_timeout < first:
             first, first_name = self.call.first_token_timeout, "the client's own timeout"
-        idle = _first(own.idle_timeout, self.policy.idle_timeout)
+        idle = own.idle_timeout or self.policy.idle_timeout
         # Tool calls are buffered by TabbyAPI and Ollama and sent whole: 1,200 tokens at 20 a second are 60 s of silence.
         # One that can tell whether it still holds the model is asked at each `idle`; the others have `timeout` at once.
         buffered = self.call.question.has_tools
         asked = buffered and DIALECTS[place.backend.kind].loaded_path is not None
         patient = buffered and not asked
         return Limits(
-            connect=_first(own.connect_timeout, self.policy.connect_timeout),
+            connect=own.connect_timeout or self.policy.connect_timeout,
             first=first,
             first_name=first_name,
             idle=max(idle, timeout) if patient else idle,
@@ -268,14 +273,16 @@ class _Failover:
             silence=max(idle, timeout) if asked else None,
         )
 
-    def _usual(self, place: Place, local: LocalModel) -> float:
-        return WARM if place.backend.kind in WARM_KINDS or self.pool.is_loaded(place, local) else COLD
+    def _usual(self, candidate: Candidate) -> float:
+        is_warm = candidate.place.backend.kind in WARM_KINDS or candidate.place.is_loaded(candidate.local)
+        return WARM if is_warm else COLD
 
     def _timeout(self, place: Place) -> float:
-        return _first(self.call.timeout, place.backend.timeouts.timeout, self.policy.timeout)
+        return self.call.timeout or place.backend.timeouts.timeout or self.policy.timeout
 
     def _is_last(self, candidate: Candidate) -> bool:
-        others = [other for name in self.call.models for other in self._left(name) if other[0] is not candidate[0]]
+        """Whether nobody else could be asked after this one."""
+        others = (other for name in self.call.models for other in self._left(name) if other.place is not candidate.place)
         return not any(self.pool.rested(*other) for other in others)
 
     def _within_deadline(self, seconds: float) -> float:
@@ -291,8 +298,9 @@ class _Failover:
         result, message, status = (
             ("answered", "", None) if failure is None else (str(failure.trouble), failure.message, failure.status)
         )
-        self.outcomes.append(Outcome(place.backend.name, model, local.name, result, message, status, round(seconds, 6)))
-        self.tell(Attempted(place.backend.name, model, local.name, result, status, round(seconds, 6), len(self.outcomes)))
+        seconds = round(seconds, 6)
+        self.outcomes.append(Outcome(place.backend.name, model, local.name, result, message, status, seconds))
+        self.tell(Attempted(place.backend.name, model, local.name, result, status, seconds, len(self.outcomes)))
 
     def _unserved(self) -> GaveUp:
         """Nobody is known to serve any of the models; servers that would not say what they serve are named."""
@@ -312,14 +320,10 @@ class _Failover:
         A server that never told its context counts as beyond compare.
         """
         tokens, context = overflow_numbers(failure)
-        return max(context or self.pool.context(*candidate) or 2**62, (tokens or 1) - 1)
+        return max(context or candidate.place.context(candidate.local) or 2**62, (tokens or 1) - 1)
 
 
 def _rest_story(candidate: Candidate, pool: Pool) -> str:
-    place = candidate[0]
+    place = candidate.place
     why = place.last.message if place.last else "no reason known"
     return f"{place.backend.name}: resting {pool.tiredness(*candidate):.0f} s more after: {why}"
-
-
-def _first(*values: float | None) -> float:
-    return next(value for value in values if value is not None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import table
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "Ledger"]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Sums over answers. `uncounted` are those whose tokens the server did not tell; `cost` is as the server told it, else
     by the backend's costs per token, in their currency."""
 
@@ -61,7 +60,7 @@ class Ledger:
     def total(self) -> Entry:
         """All rows together."""
         entries = [entry for _, _, entry in self.rows]
-        return Entry(**{name: sum(getattr(entry, name) for entry in entries) for name in Entry.__slots__})
+        return Entry(**{name: sum(getattr(entry, name) for entry in entries) for name in Entry._fields})
 
     def __str__(self) -> str:
         lines = self._lines()
@@ -84,5 +83,5 @@ class Ledger:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        rows = [{"backend": backend, "model": model, **asdict(entry)} for backend, model, entry in self.rows]
-        return {"rows": rows, "total": asdict(self.total)}
+        rows = [{"backend": backend, "model": model, **entry._asdict()} for backend, model, entry in self.rows]
+        return {"rows": rows, "total": self.total._asdict()}

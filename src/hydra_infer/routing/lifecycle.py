@@ -20,7 +20,8 @@ from ..wire.trouble import Failure, Trouble
 from .backend import LocalModel
 from .call import Limits, Pause, Probe, Wait
 from .errand import Ask, Change, Errand, Foresee, Foresight
-from .pool import Place, Pool
+from .place import Candidate, Place
+from .pool import Pool
 from .turns import Turns
 from .verdict import unknown_model
 
@@ -97,11 +98,11 @@ class _Changing:
     def _choose(self, able: list[Place]) -> tuple[Place, LocalModel]:
         """The first that serves the model (to unload: the first that has it loaded), with its own name for it."""
         verb, model = self.errand.verb, self.errand.model
-        serving = [(place, local) for place, local in self.pool.serving(model) if place in able]
+        serving = [candidate for candidate in self.pool.serving(model) if candidate.place in able]
         if verb == "unload":
-            serving.sort(key=lambda candidate: not self.pool.is_loaded(*candidate))
+            serving.sort(key=lambda candidate: not candidate.place.is_loaded(candidate.local))
         if not serving:  # nobody listed it: a server may have what it does not show, and can pull what it has not
-            serving = [(place, LocalModel(model)) for place in able if verb == "pull" or place.backend.models is None]
+            serving = [Candidate(place, LocalModel(model)) for place in able if verb == "pull" or place.backend.models is None]
         if not serving:
             elsewhere = [place for place, _ in self.pool.serving(model)]
             if elsewhere and self.errand.backend is None:

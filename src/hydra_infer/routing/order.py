@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..wire.fields import estimated_tokens
-from .backend import LocalModel
-from .pool import Place, Pool
+from .place import Candidate
+from .roster import Roster, late_last
 from .strategies import Ask, Strategy
 
-__all__ = ["Candidate", "in_order", "too_small"]
-
-Candidate = tuple[Place, LocalModel]
+__all__ = ["in_order", "too_small"]
 
 
-def in_order(
-    candidates: Sequence[Candidate], model: str, fields: Mapping[str, Any], pool: Pool, strategy: Strategy
-) -> list[Candidate]:
-    """The candidates in the order to ask them."""
-    found = {place.backend.name: (place, local) for place, local in candidates}
-    cold = frozenset(name for name, candidate in found.items() if pool.is_cold(*candidate))
-    order = [found[place.backend.name] for place in strategy(Ask(fields, model, [place for place, _ in candidates], cold))]
-    small = too_small(order, fields, pool)
-    return sorted(order, key=lambda candidate: candidate[0].backend.name in small)
+def in_order(roster: Roster, ask: Ask, strategy: Strategy) -> Iterator[Candidate]:
+    """The candidates in the order to ask them, those that were tried left out; to be read while holding the pool's turn."""
+    order = late_last(roster.prepared(strategy)(ask), too_small(ask.fields))
+    return filter(ask.is_left, order)
 
 
-def too_small(candidates: Sequence[Candidate], fields: Mapping[str, Any], pool: Pool) -> dict[str, tuple[int, int]]:
-    """Backends whose known context is shorter than the estimated prompt, with both numbers.
+def too_small(fields: Mapping[str, Any]) -> Callable[[Candidate], bool]:
+    """Whether a candidate's known context is shorter than the estimated prompt.
 
     An estimate refuses nobody: they are asked last, and say themselves whether it was true.
     """
-    contexts = {place.backend.name: pool.context(place, local) for place, local in candidates}
-    if not any(contexts.values()):
-        return {}
-    tokens = estimated_tokens(fields)
-    return {name: (tokens, context) for name, context in contexts.items() if context and context < tokens}
+    tokens: int | None = None
+
+    def is_too_small(candidate: Candidate) -> bool:
+        nonlocal tokens
+        context = candidate.place.context(candidate.local)
+        if context is None:
+            return False
+        if tokens is None:
+            tokens = estimated_tokens(fields)
+        return context < tokens
+
+    return is_too_small

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..wire.dialect import DIALECTS, Look
-from ..wire.tabby import ANY_MODEL
 from ..wire.trouble import Failure, Trouble
 from .backend import Backend, LocalModel
 from .ledger import Entry, Ledger
+from .place import NEVER, Candidate, Place, State
+from .roster import Roster
 
 if TYPE_CHECKING:
     from .call import Ended
 
-__all__ = ["Place", "Pool", "State"]
+__all__ = ["Pool"]
 
 Ticket = Future["Place"]
 
@@ -28,51 +30,9 @@ BUSY_REST = 1.0
 LOADING_REST = 2.0
 # How long an answered model list is believed before a call for a name that is not in it asks again.
 MODELS_TTL = 60.0
-NEVER = float("-inf")
 # The weight of the newest answer in the averages of ttft and speed: about the last ten answers count.
 NEWEST = 0.2
-
-
-@dataclass(slots=True)
-class Place:
-    """What is known of one backend. Only the Pool writes here, under its lock."""
-
-    backend: Backend
-    position: int
-    in_flight: int = 0
-    rests_until: float | None = None  # set by a failure; None again after the next success
-    probing: bool = False  # rest is over, and one request is finding out
-    last: Failure | None = None
-    missing: dict[str, float] = field(default_factory=dict)  # local model name -> rest until
-    told: Look | None = None  # what the server says of itself
-    told_at: float = NEVER
-    contexts: dict[str, int] = field(default_factory=dict)  # what each model is asked for with, once and for all
-    loaded_with: tuple[str, dict[str, Any]] | None = None  # what this router last loaded there, and how
-    answered: int = 0
-    failed: int = 0
-    ttft: float | None = None  # seconds, a moving average over answers
-    decode_tps: float | None = None  # tokens per second after the first, likewise
-    ledger: dict[str, Entry] = field(default_factory=dict)  # by model
-
-    @property
-    def full(self) -> bool:
-        """Whether every slot is taken."""
-        return self.backend.max_parallel is not None and self.in_flight >= self.backend.max_parallel
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A copy of one backend's facts for people to read."""
-
-    state: str  # "ready" | "resting" | "probing" | "full" | "misconfigured"
-    in_flight: int
-    rests_for: float
-    why: str
-    answered: int
-    failed: int
-    models: tuple[str, ...] | None
-    loaded: tuple[str, ...] | None
-    decode_tps: float | None
+_NO_ANSWERS = Entry()
 
 
 class Pool:
@@ -86,26 +46,38 @@ class Pool:
         self.places = [Place(backend, position) for position, backend in enumerate(backends)]
         self._by_name = {place.backend.name: place for place in self.places}
         self._cooldown, self._clock = cooldown, clock
+        self._rosters: dict[tuple[str, frozenset[str]], Roster] = {}
+        self._unlisted = [place for place in self.places if place.backend.models is None]
+        self._untold = [
+            place for place in self.places if place.backend.models is not None and DIALECTS[place.backend.kind].loaded_path
+        ]
+        self._note_ages()
         self._lock = threading.Lock()
         self.turn = threading.RLock()  # held while one call chooses; a user's strategy may look at the router meanwhile
         self._line: deque[tuple[Ticket, frozenset[str]]] = deque()
 
     # ---- who serves what -------------------------------------------------------------------------------------
 
-    def serving(self, model: str, tags: frozenset[str] = frozenset()) -> list[tuple[Place, LocalModel]]:
+    def serving(self, model: str, tags: frozenset[str] = frozenset()) -> Roster:
         """Every backend that serves `model` and has all `tags`, in list order, with its own name for the model."""
-        found = []
-        for place in self.places:
-            local = self._local(place, model)
-            if local is not None and tags <= place.backend.tags_of(model):
-                found.append((place, local))
-        return found
+        roster = self._rosters.get((model, tags))
+        if roster is not None:
+            return roster
+        with self._lock:
+            roster = Roster(
+                Candidate(place, local)
+                for place in self.places
+                if (local := place.local(model)) is not None and tags <= place.backend.tags_of(model)
+            )
+            if roster:  # names that nobody serves are anything that a caller may think of, and are not kept
+                self._rosters[model, tags] = roster
+            return roster
 
     def models(self) -> dict[str, list[str]]:
         """Every model name that is known of, with the backends that serve it."""
         table: dict[str, list[str]] = {}
         for place in self.places:
-            for model in _names(place):
+            for model in place.names:
                 table.setdefault(model, []).append(place.backend.name)
         return table
 
@@ -116,20 +88,14 @@ class Pool:
         `models` and can tell what they have loaded.
         """
         now = self._clock()
-        return [
-            place
-            for place in self.places
-            if (place.backend.models is None and now - place.told_at > MODELS_TTL)
-            or (
-                place.told_at == NEVER
-                and DIALECTS[place.backend.kind].loaded_path
-                and any(self._local(place, model) for model in models)
-            )
+        unlisted = self._unlisted if now > self._listed_until else ()
+        return [place for place in unlisted if now - place.told_at > MODELS_TTL] + [
+            place for place in self._untold if any(map(place.local, models))
         ]
 
     def silent(self) -> list[Place]:
         """Backends that were asked for their models and never answered."""
-        return [place for place in self.places if place.backend.models is None and place.told is None]
+        return [place for place in self._unlisted if place.told is None]
 
     def tell(self, backend: Backend, found: Look | Failure) -> None:
         """What a server answered when asked about itself. One that cannot be reached rests, so that no call finds out again."""
@@ -137,12 +103,30 @@ class Pool:
             place = self._by_name[backend.name]
             place.told_at = self._clock()
             if isinstance(found, Look):
-                place.told = found
-                return
-            place.told_at -= MODELS_TTL - self._cooldown  # it is worth asking again when its rest is over
-            if found.trouble is Trouble.UNREACHABLE:
-                place.last = found
-                place.rests_until = place.rests_until or self._clock() + self._cooldown
+                self._learn(place, found)
+            else:
+                place.told_at -= MODELS_TTL - self._cooldown  # it is worth asking again when its rest is over
+                if found.trouble is Trouble.UNREACHABLE:
+                    place.last = found
+                    place.rests_until = place.rests_until or self._clock() + self._cooldown
+            self._note_ages()
+
+    def _learn(self, place: Place, found: Look) -> None:
+        """Take in what a server told. New names make new rosters; a model loaded or gone moves its place in the old ones."""
+        names = set(place.names)
+        place.told = found
+        place.changed()
+        if names != set(place.names):
+            self._rosters.clear()
+            for other in self.places:
+                other.heard_by.clear()
+
+    def _note_ages(self) -> None:
+        """From when on somebody is to be asked again: until then calls need not look at every place."""
+        self._untold = [place for place in self._untold if place.told_at == NEVER]
+        self._listed_until = min((place.told_at for place in self._unlisted), default=math.inf) + MODELS_TTL
+        told = (place.told_at for place in self.places if place.told_at > NEVER)
+        self._fresh_until = min(told, default=math.inf) + MODELS_TTL
 
     def service(self, place: Place, local: LocalModel) -> tuple[int | None, bool]:
         """How to ask there: the context, and whether the model is known to be cold.
@@ -152,20 +136,20 @@ class Pool:
         loaded = place.told.loaded if place.told else None
         chosen = local.context or place.backend.context or (loaded or {}).get(local.name) or DIALECTS[place.backend.kind].context
         context = None if chosen is None else place.contexts.setdefault(local.name, chosen)
-        return context, self.is_cold(place, local)
+        return context, place.is_cold(local)
 
     def warmed(self, backend: Backend, local_name: str, context: int | None) -> None:
         """A model has been loaded there."""
         with self._lock:
             place = self._by_name[backend.name]
             known = place.told or Look([])
-            place.told = replace(known, loaded={**(known.loaded or {}), local_name: context})
+            self._learn(place, replace(known, loaded={**(known.loaded or {}), local_name: context}))
 
     def tell_loaded(self, backend: Backend, loaded: dict[str, int | None]) -> None:
         """What a server answered when asked for its loaded models alone."""
         with self._lock:
             place = self._by_name[backend.name]
-            place.told = replace(place.told or Look([]), loaded=loaded)
+            self._learn(place, replace(place.told or Look([]), loaded=loaded))
 
     def welcome(self, place: Place, local: LocalModel, context: int | None, settings: Mapping[str, Any]) -> None:
         """A model was loaded there on purpose: whatever was held against it is forgotten, and calls ask for this context."""
@@ -187,25 +171,9 @@ class Pool:
         One that nobody asks, because its model was cold, is among them: else its coming back would go unnoticed.
         """
         now = self._clock()
+        if now <= self._fresh_until:
+            return []
         return [place.backend for place in self.places if place.told_at > NEVER and now - place.told_at > MODELS_TTL]
-
-    def is_loaded(self, place: Place, local: LocalModel) -> bool:
-        """Whether the server said that it has the model in memory."""
-        return place.told is not None and local.name in (place.told.loaded or ())
-
-    def is_cold(self, place: Place, local: LocalModel) -> bool:
-        """Whether the server said what it has in memory, and the model is not among it."""
-        return place.told is not None and place.told.loaded is not None and local.name not in place.told.loaded
-
-    def context(self, place: Place, local: LocalModel) -> int | None:
-        """The context (tokens) that the model has there: as configured, else as the server told; None when nobody said."""
-        loaded = (place.told.loaded if place.told else None) or {}
-        return local.context or place.backend.context or place.contexts.get(local.name) or loaded.get(local.name)
-
-    def _local(self, place: Place, model: str) -> LocalModel | None:
-        if place.backend.models is not None:
-            return place.backend.models.get(model)
-        return LocalModel(model) if model in _names(place) else None
 
     # ---- who may be asked now --------------------------------------------------------------------------------
 
@@ -234,8 +202,9 @@ class Pool:
     def release(self, place: Place) -> None:
         """Give a slot back, to the longest waiting ticket that can use it if there is one."""
         with self._lock:
-            place.in_flight -= 1
+            place.in_flight = max(0, place.in_flight - 1)  # a forked child may end an answer of its parent's
             place.probing = False
+            place.changed()
             granted = self._next_in_line(place)
             if granted is not None:
                 self._take(place)
@@ -264,12 +233,22 @@ class Pool:
         if not waiting and ticket.done() and not ticket.cancelled():
             self.release(ticket.result())
 
+    def renew(self) -> None:
+        """In a forked child: the slots that its parent's calls have taken there are not its own, nor are its parent's locks."""
+        self._lock, self.turn = threading.Lock(), threading.RLock()
+        self._line.clear()
+        self._rosters.clear()  # one may have been in the making
+        for place in self.places:
+            place.in_flight, place.probing = 0, False
+            place.heard_by.clear()
+
     def waiting(self) -> int:
         """How many calls stand in line for a slot."""
         return len(self._line)
 
     def _take(self, place: Place) -> None:
         place.in_flight += 1
+        place.changed()
         # The first request after a rest is the probe; until it is judged, others go elsewhere.
         place.probing = place.rests_until is not None
 
@@ -284,9 +263,12 @@ class Pool:
 
     # ---- what became of it -----------------------------------------------------------------------------------
 
-    def succeeded(self, place: Place, ended: Ended) -> None:
-        """It answered to the end: whatever was held against it is forgotten, and its speed is noted."""
+    def book(self, place: Place, model: str, ended: Ended) -> None:
+        """Enter an answer into the ledger. After a whole one nothing is held against its backend, and its speed is noted."""
         with self._lock:
+            place.ledger[model] = place.ledger.get(model, _NO_ANSWERS).plus(ended, place.backend)
+            if ended.failure is not None or ended.left:
+                return
             place.answered += 1
             place.rests_until, place.probing, place.last = None, False, None
             if ended.ttft is not None:
@@ -294,11 +276,6 @@ class Pool:
                 tokens, spent = ended.usage.completion_tokens or 0, ended.seconds - ended.ttft
                 if tokens > 1 and spent > 0:
                     place.decode_tps = _average(place.decode_tps, (tokens - 1) / spent)
-
-    def book(self, place: Place, model: str, ended: Ended) -> None:
-        """Enter an answer, whole or not, into the ledger."""
-        with self._lock:
-            place.ledger[model] = place.ledger.get(model, Entry()).plus(ended, place.backend)
 
     def ledger(self) -> Ledger:
         """A copy of what every backend has answered so far."""
@@ -348,26 +325,10 @@ class Pool:
                 why,
                 place.answered,
                 place.failed,
-                tuple(_names(place)) if known else None,
-                _in_memory(place),
+                tuple(place.names) if known else None,
+                place.in_memory,
                 place.decode_tps,
             )
-
-
-def _names(place: Place) -> Iterable[str]:
-    """The model names of one backend, by its own table or by its own word."""
-    if place.backend.models is not None:
-        return place.backend.models
-    return place.told.models if place.told else ()
-
-
-def _in_memory(place: Place) -> tuple[str, ...] | None:
-    """The local names of what one backend has in memory; an engine is its own model, TabbyAPI's "default" is none."""
-    if place.backend.kind == "engine":
-        return tuple(_names(place))
-    if place.told is None or place.told.loaded is None:
-        return None
-    return tuple(name for name in place.told.loaded if (place.backend.kind, name) != ("tabby", ANY_MODEL))
 
 
 def _average(before: float | None, now: float) -> float:

@@ -5,37 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError
 from .backend import Backend
-from .pool import Place
+from .place import Candidate
+from .roster import Ranking, late_last
 
-__all__ = ["Ask", "Difficulty", "Strategy", "UserStrategy", "find_strategy", "is_hard"]
+__all__ = ["Ask", "Difficulty", "Order", "Strategy", "UserStrategy", "find_strategy", "is_hard"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What a strategy may look at: the request's fields, the model, and its candidates in list order.
-
-    `cold`: the names of those that are known not to have the model in memory.
-    """
+class Ask(NamedTuple):
+    """What an order may depend on: the request's fields, the model, and who has not been tried in this call."""
 
     fields: Mapping[str, Any]
     model: str
-    places: Sequence[Place]
-    cold: frozenset[str] = frozenset()
+    is_left: Callable[[Candidate], bool]
 
 
-# Gives the same places in the order to ask them.
-Strategy = Callable[[Ask], Sequence[Place]]
+# The candidates in the order to ask them for one call; lazily, since nearly always the first one answers.
+Order = Callable[[Ask], Iterable[Candidate]]
+# Made once for all candidates of a model, so that what a choice needs is worked out before, and not at each call.
+Strategy = Callable[[Sequence[Candidate]], Order]
 # What a user may give instead of a name: (model, backends in list order) -> backends in the order to ask them.
 UserStrategy = Callable[[str, Sequence[Backend]], Sequence[Backend]]
 Difficulty = Callable[[Mapping[str, Any]], bool]
 
+# On how many points of the ring a backend of the largest weight stands: shares are then true within some 6 %.
+POINTS = 256
 # "fastest" compares the time for an answer of this many tokens, and asks a random one this often to keep its figures true.
 TYPICAL_ANSWER = 256
 EXPLORATION = 0.05
@@ -62,89 +63,126 @@ def find_strategy(strategy: str | UserStrategy, random: Random | None = None) ->
         raise ConfigError(f"strategy={strategy!r} is not known", hint=hint) from None
 
 
-def ordered(ask: Ask) -> Sequence[Place]:
+def ordered(candidates: Sequence[Candidate]) -> Order:
     """List order: the first that can answer does, and loads the model if it must. It is the order that somebody wrote down."""
-    return ask.places
+    return lambda _: candidates
 
 
 def warm_first(strategy: Strategy) -> Strategy:
     """The strategy's order among those that have the model in memory, then among those that are known to be cold."""
 
-    def ordered_by_warmth(ask: Ask) -> Sequence[Place]:
-        return sorted(strategy(ask), key=lambda place: place.backend.name in ask.cold)
+    def prepared(candidates: Sequence[Candidate]) -> Order:
+        order = strategy(candidates)
+        return lambda ask: late_last(order(ask), lambda candidate: candidate.is_cold)
 
-    return ordered_by_warmth
+    return prepared
 
 
 def shuffle(random: Random) -> Strategy:
     """A random order in which each position is drawn by weight; weight 0 comes last, for emergencies."""
 
-    def shuffled(ask: Ask) -> Sequence[Place]:
-        # Efraimidis and Spirakis 2006: sorting by u^(1/w) draws without replacement in proportion to w.
-        def drawn(place: Place) -> float:
-            weight = place.backend.weight
-            return random.random() ** (1 / weight) if weight else -random.random()
+    # Efraimidis and Spirakis 2006: sorting by u^(1/w) draws without replacement in proportion to w.
+    def drawn(candidate: Candidate) -> float:
+        weight = candidate.place.backend.weight
+        return random.random() ** (1 / weight) if weight else -random.random()
 
-        return sorted(ask.places, key=drawn, reverse=True)
+    def prepared(candidates: Sequence[Candidate]) -> Order:
+        up_to = list(accumulate(candidate.place.backend.weight for candidate in candidates))
+        last = len(candidates) - 1
 
-    return shuffled
+        def shuffled(_: Ask) -> Iterator[Candidate]:
+            first = min(bisect(up_to, random.random() * up_to[-1]), last)  # the draw of the first alone needs no sorting
+            yield candidates[first]
+            yield from sorted((*candidates[:first], *candidates[first + 1 :]), key=drawn, reverse=True)
+
+        return shuffled
+
+    return prepared
 
 
-def least_busy(ask: Ask) -> Sequence[Place]:
+def least_busy(candidates: Sequence[Candidate]) -> Order:
     """Fewest requests in flight for its weight first; equals keep list order."""
-    return sorted(ask.places, key=lambda place: place.in_flight / place.backend.weight if place.backend.weight else math.inf)
+
+    def load(candidate: Candidate) -> float:
+        place = candidate.place
+        return place.in_flight / place.backend.weight if place.backend.weight else math.inf
+
+    ranking = Ranking(candidates, load)
+    return lambda _: ranking
 
 
 def fastest(random: Random) -> Strategy:
     """Shortest expected time for a typical answer, by what was measured here; those not measured yet come first."""
 
-    def by_speed(ask: Ask) -> Sequence[Place]:
-        order = sorted(ask.places, key=_expected_seconds)
-        if len(order) > 1 and random.random() < EXPLORATION:
-            order.insert(0, order.pop(random.randrange(1, len(order))))
-        return order
+    def prepared(candidates: Sequence[Candidate]) -> Order:
+        ranking = Ranking(candidates, _expected_seconds)
 
-    return by_speed
+        def by_speed(_: Ask) -> Iterable[Candidate]:
+            if len(candidates) == 1 or random.random() >= EXPLORATION:
+                return ranking
+            order = list(ranking)
+            return [order.pop(random.randrange(1, len(order))), *order]
+
+        return by_speed
+
+    return prepared
 
 
-def sticky(ask: Ask) -> Sequence[Place]:
+def sticky(candidates: Sequence[Candidate]) -> Order:
     """The same conversation to the same server, whose cache holds its beginning.
 
-    Rendezvous hashing by weight: no table to keep, and when a server rests only its own conversations move.
+    A ring on which each backend stands at many points, by its weight (Karger and others 1997): no table of conversations to
+    keep, and when a server rests only its own conversations move, each to whoever comes next.
     """
-    opening = _opening(ask.fields)
+    heaviest = max(candidate.place.backend.weight for candidate in candidates) or 1.0
+    ring = sorted(
+        (_point(f"{candidate.place.backend.name}\0{number}"), position)
+        for position, candidate in enumerate(candidates)
+        for number in range(math.ceil(POINTS * candidate.place.backend.weight / heaviest))
+    )
 
-    def score(place: Place) -> float:
-        digest = hashlib.blake2b(f"{place.backend.name}\0{opening}".encode(), digest_size=8).digest()
-        unit = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
-        return place.backend.weight / -math.log(unit)
+    def around(ask: Ask) -> Iterator[Candidate]:
+        start = bisect(ring, (_point(_opening(ask.fields)),))
+        seen = set()
+        for step in range(len(ring)):
+            _, position = ring[(start + step) % len(ring)]
+            if position not in seen:
+                seen.add(position)
+                yield candidates[position]
+        yield from (candidate for position, candidate in enumerate(candidates) if position not in seen)  # weight 0
 
-    return sorted(ask.places, key=score, reverse=True)
+    return around
 
 
-def cheapest(ask: Ask) -> Sequence[Place]:
+def cheapest(candidates: Sequence[Candidate]) -> Order:
     """Lowest price of a token in and a token out first; without a price it is your own, and free.
 
     Equals by whether the model is loaded there, then by how busy they are.
     """
 
-    def price(place: Place) -> tuple[float, bool, int]:
-        row = place.backend
-        return (row.input_cost_per_token or 0.0) + (row.output_cost_per_token or 0.0), row.name in ask.cold, place.in_flight
+    def price(candidate: Candidate) -> tuple[float, bool, int]:
+        row = candidate.place.backend
+        costs = (row.input_cost_per_token or 0.0) + (row.output_cost_per_token or 0.0)
+        return costs, candidate.is_cold, candidate.place.in_flight
 
-    return sorted(ask.places, key=price)
+    ranking = Ranking(candidates, price)
+    return lambda _: ranking
 
 
 def by_difficulty(rule: Difficulty) -> Strategy:
     """Hard requests to backends tagged "hard" first, all others to those tagged "easy" first; within, loaded ones first."""
 
-    def sorted_by_tag(ask: Ask) -> Sequence[Place]:
-        wanted = "hard" if rule(ask.fields) else "easy"
-        return sorted(
-            ask.places, key=lambda place: (wanted not in place.backend.tags_of(ask.model), place.backend.name in ask.cold)
-        )
+    def prepared(candidates: Sequence[Candidate]) -> Order:
+        def those(tag: str) -> Ranking:
+            def rank(candidate: Candidate) -> tuple[bool, bool]:
+                return tag not in candidate.place.backend.tags | candidate.local.tags, candidate.is_cold
 
-    return sorted_by_tag
+            return Ranking(candidates, rank)
+
+        hard, easy = those("hard"), those("easy")
+        return lambda ask: hard if rule(ask.fields) else easy
+
+    return prepared
 
 
 def is_hard(fields: Mapping[str, Any]) -> bool:
@@ -157,17 +195,26 @@ def is_hard(fields: Mapping[str, Any]) -> bool:
 
 
 def _users(function: UserStrategy) -> Strategy:
-    def asked(ask: Ask) -> Sequence[Place]:
-        by_name = {place.backend.name: place for place in ask.places}
-        return [by_name[backend.name] for backend in function(ask.model, [place.backend for place in ask.places])]
+    def prepared(candidates: Sequence[Candidate]) -> Order:
+        def asked(ask: Ask) -> list[Candidate]:
+            left = {candidate.place.backend.name: candidate for candidate in candidates if ask.is_left(candidate)}
+            return [left[row.name] for row in function(ask.model, [candidate.place.backend for candidate in left.values()])]
 
-    return asked
+        return asked
+
+    return prepared
 
 
-def _expected_seconds(place: Place) -> float:
+def _expected_seconds(candidate: Candidate) -> float:
+    place = candidate.place
     if place.ttft is None or not place.decode_tps:
         return -1.0
     return place.ttft + TYPICAL_ANSWER / place.decode_tps
+
+
+def _point(text: str) -> int:
+    """Where a text stands on the ring."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def _opening(fields: Mapping[str, Any]) -> str:

@@ -29,10 +29,17 @@ class Turns:
             turn.set_result(None)
         return turn
 
+    def renew(self) -> None:
+        """In a forked child: its parent's turns are not its own."""
+        self._lock = threading.Lock()
+        self._lines.clear()
+
     def leave(self, url: str, turn: Turn) -> None:
         """The turn is over, or not waited for any longer."""
         with self._lock:
-            line = self._lines[url]
+            line = self._lines.get(url)
+            if line is None or turn not in line:  # a parent's, in its forked child
+                return
             was_first = line[0] is turn
             line.remove(turn)
             following = line[0] if was_first and line else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import socket
 from collections.abc import AsyncIterator
@@ -50,34 +51,31 @@ class AiohttpLine:
     async def send(self, request: WireRequest, watch: Watch) -> AsyncResponse:
         import aiohttp
 
-        session, loop = await self._sessions.get(), asyncio.get_running_loop()
+        session = await self._sessions.get()
         token = CURRENT.set(watch)
         try:
-            async with asyncio.timeout(None) as scope:
-                watch.abort = lambda: scope.reschedule(loop.time())
-                watch.start_timer(loop)
+            async with asyncio.timeout(watch.left()) as scope:
                 response = await session.request(
                     request.method,
                     self._url + request.path,
                     headers=request.headers,
                     data=io.BytesIO(request.body) if len(request.body) > _LARGE else request.body or None,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(connect=watch.connect_left()),
+                    timeout=_connecting(watch.connect_left()),
                 )
         except aiohttp.ConnectionTimeoutError as error:
             message = "no connection within connect_timeout"
             raise LineFailed(Failure(Trouble.UNREACHABLE, message, limit="connect_timeout")) from error
         except TimeoutError as error:
+            watch.expired = scope.expired()
             raise LineFailed(_silent(watch)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a header with a line break in it
             raise _without_response(watch, error) from error
         finally:
-            watch.abort = None
             CURRENT.reset(token)
-        if watch.expired:  # the timer rang as the response came, and will not ring again
-            response.close()
-            raise LineFailed(_silent(watch))
-        watch.abort = response.close
+        if response.connection is not None:  # else the body came with the headers
+            watch.abort = response.close
+            watch.start_timer(asyncio.get_running_loop())
         return _Response(response, watch)
 
     async def aclose(self) -> None:
@@ -128,7 +126,8 @@ class _Response:
             try:
                 data = await self._response.content.readany()
             except (aiohttp.ClientError, OSError) as error:
-                self._error, data = error, self._left_over()
+                # One that aiohttp raises again and again would gather the frames of every response that it ended.
+                self._error, data = error.with_traceback(None), self._left_over()
         if data:
             return data
         if self._error is None:
@@ -155,6 +154,14 @@ class _Response:
         if self._closed is not None:
             self._closed.remove_done_callback(self._cut)
         self._response.close()
+
+
+@functools.lru_cache(maxsize=64)
+def _connecting(seconds: float) -> aiohttp.ClientTimeout:
+    """Time for the connection alone; all else is the watch's."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(connect=seconds)
 
 
 def _heard(closed: asyncio.Future[None]) -> None:

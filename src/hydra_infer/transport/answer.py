@@ -18,11 +18,13 @@ from .watch import Watch
 
 __all__ = ["Answer", "AsyncAnswer", "Told"]
 
+_NOT_TOLD = Usage()
+
 
 class Told:
     """What both kinds of answer know: who answers, who was asked before, how long the first token took."""
 
-    def __init__(self, exchange: Exchange, watch: Watch, events: list[Event], attempt: Attempt) -> None:
+    def __init__(self, exchange: Exchange, watch: Watch, events: list[Event], attempt: Attempt, *, ended: bool) -> None:
         self.backend, self.model = attempt.backend.name, attempt.model
         self.outcomes: tuple[Outcome, ...] = ()
         self.failure: Failure | None = None
@@ -30,7 +32,8 @@ class Told:
         self._exchange, self._watch = exchange, watch
         self._ready = deque(events)
         self._over = False
-        self._usage = Usage()
+        self._ended = ended  # the body has been read to its end
+        self._usage = _NOT_TOLD
         self._count(events)
 
     @property
@@ -88,8 +91,10 @@ class Answer(Told):
         attempt: Attempt,
         response: Response,
         body: Iterator[bytes],
+        *,
+        ended: bool,
     ) -> None:
-        super().__init__(exchange, watch, events, attempt)
+        super().__init__(exchange, watch, events, attempt, ended=ended)
         self._response, self._body = response, body
 
     def __iter__(self) -> Answer:
@@ -113,6 +118,9 @@ class Answer(Told):
 
     def _pull(self) -> None:
         exchange = self._exchange
+        if self._ended:
+            self._end(exchange.failure)
+            return
         try:
             data = next(self._body, None)
             self._take(exchange.end() if data is None else exchange.feed(data))
@@ -141,8 +149,10 @@ class AsyncAnswer(Told):
         attempt: Attempt,
         response: AsyncResponse,
         body: AsyncIterator[bytes],
+        *,
+        ended: bool,
     ) -> None:
-        super().__init__(exchange, watch, events, attempt)
+        super().__init__(exchange, watch, events, attempt, ended=ended)
         self._response, self._body = response, body
         self._loop = asyncio.get_running_loop()
 
@@ -173,6 +183,9 @@ class AsyncAnswer(Told):
 
     async def _pull(self) -> None:
         exchange = self._exchange
+        if self._ended:
+            await self._end(exchange.failure)
+            return
         try:
             data = await anext(self._body, None)
             self._take(exchange.end() if data is None else exchange.feed(data))

@@ -28,10 +28,11 @@ class Chronicle:
         self.troubles: deque[tuple[float, Event]] = deque(maxlen=REMEMBERED)
 
     def __call__(self, event: Event) -> None:
-        level = logging.DEBUG if event.good else logging.WARNING
+        is_good = event.good
+        level = logging.DEBUG if is_good else logging.WARNING
         if _LOG.isEnabledFor(level):
             _LOG.log(level, "%s", event, extra=fields_of(event))
-        if not event.good or (isinstance(event, Attempted) and event.number > 1):
+        if not is_good or (isinstance(event, Attempted) and event.number > 1):
             self.troubles.append((self._clock(), event))
         if self._listener is None:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -94,14 +93,14 @@ class Desk:
             answer = await self._switchboard.aask(opened.call)
             if isinstance(answer, GaveUp):
                 head, whole = _refusal(answer)
-                return head, AsyncBody(_once(whole))
+                return head, AsyncBody(_Once(whole))
             rendering = opened.rendering(answer)
             if opened.call.mode == "stream":
                 return _head(answer, "text/event-stream"), AsyncBody(_asse(rendering, answer), answer)
             whole = b"".join([rendering.whole(event) async for event in answer])
-            return _head(answer, "application/json"), AsyncBody(_once(whole))
+            return _head(answer, "application/json"), AsyncBody(_Once(whole))
         head, whole = opened or _model_list(await self._switchboard.amodels())
-        return head, AsyncBody(_once(whole))
+        return head, AsyncBody(_Once(whole))
 
     def _open(
         self, method: str, path: str, headers: Iterable[tuple[str, str]], data: bytes, timeout: float | None
@@ -119,7 +118,7 @@ class Desk:
             question = read_question(place, data, travelling)
             asked = question.body.fields if place == RESPONSES else None
             if asked is not None:
-                question = dataclasses.replace(question, path="/chat/completions", body=Fields(as_chat(asked)))
+                question = question._replace(path="/chat/completions", body=Fields(as_chat(asked)))
             stream = question.stream
             call = self._switchboard.call(
                 question,
@@ -205,5 +204,17 @@ def _static(status: int, body: bytes) -> tuple[Head, bytes]:
     return Head(status, {"content-type": "application/json", "x-should-retry": "false"}), body
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
+class _Once:
+    """One piece, for event loops: an async generator would be heavier than what it gives."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data: bytes | None = data
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data, self._data = self._data, None
+        if data is None:
+            raise StopAsyncIteration
+        return data

@@ -41,6 +41,9 @@ class EngineLine:
     def close(self) -> None:
         """The engine belongs to whoever loaded it."""
 
+    def renew(self) -> None:
+        """In a forked child: the engine has stayed with its parent."""
+
 
 class AsyncEngineLine:
     """The engine for event loops: what would block runs in a thread, tokens come through the job's own async queue."""

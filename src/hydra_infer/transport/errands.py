@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -20,12 +19,11 @@ class Errands:
         self._running: dict[object, Future[Any]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._pid = 0
 
     def run(self, key: object, errand: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any]:
         """Start an errand, or join the one under the same key that is on its way; gives its future."""
         with self._lock:
-            if self._pid != os.getpid():  # at first, and in a forked child, whose parent kept the thread
+            if self._loop is None:
                 self._running.clear()
                 self._start()
             assert self._loop is not None
@@ -39,13 +37,16 @@ class Errands:
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
-            self._pid = 0
         if loop is not None and thread is not None and thread.is_alive():
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
 
+    def renew(self) -> None:
+        """In a forked child, whose parent kept the thread and what it is doing."""
+        self._lock, self._loop, self._thread = threading.Lock(), None, None
+        self._running.clear()
+
     def _start(self) -> None:
-        self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_run, args=(self._loop,), name="hydra-errands", daemon=True)
         self._thread.start()

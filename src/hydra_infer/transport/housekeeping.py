@@ -33,6 +33,10 @@ class Housekeeping:
             return None
         return self._errands.run((backend.name, step.local.name), lambda: self._shell.warm(step))
 
+    def renew(self) -> None:
+        """In a forked child: nothing goes on yet."""
+        self._errands.renew()
+
     def close(self) -> None:
         """Stop whatever goes on."""
         self._errands.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..routing.call import Attempt, Call
 from ..wire.dialect import DIALECTS
 from ..wire.exchange import Event, Exchange
@@ -61,7 +59,7 @@ class Opening:
             return False
         self._hops += 1
         self.exchange = _exchange(self._call, self._step)
-        self.request = replace(self.exchange.request, path=path)
+        self.request = self.exchange.request._replace(path=path)
         return True
 
 

@@ -142,6 +142,11 @@ class Shell:
         for line in self._lines.values():
             line.close()
 
+    def renew(self) -> None:
+        """In a forked child: its own connections. Event loops' are made for their loop, and none runs in a child yet."""
+        for line in self._lines.values():
+            line.renew()
+
     def _attempt(self, call: Call, step: Attempt) -> Answer | Failure:
         if (warming := self._errands.before(step)) is not None:
             try:
@@ -161,7 +166,7 @@ class Shell:
                     opening.take(next(body, None))
                 if opening.answered:
                     watch.token()
-                    answer = Answer(opening.exchange, watch, opening.events, step, response, body)
+                    answer = Answer(opening.exchange, watch, opening.events, step, response, body, ended=opening.ended)
                     response = None  # its answer closes it now
                     return answer
             except LineFailed as error:
@@ -322,7 +327,7 @@ class AsyncShell:
                     if opening.ended:
                         watch.stop_timer()  # nothing more is waited for
                     watch.token()
-                    answer = AsyncAnswer(opening.exchange, watch, opening.events, step, response, body)
+                    answer = AsyncAnswer(opening.exchange, watch, opening.events, step, response, body, ended=opening.ended)
                     response = None
                     return answer
             except LineFailed as error:

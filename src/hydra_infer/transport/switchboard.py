@@ -27,6 +27,7 @@ from ..wire.trouble import Failure
 from . import lifecycle
 from .answer import Answer, AsyncAnswer
 from .chronicle import Chronicle
+from .forks import renew_in_children
 from .housekeeping import Housekeeping
 from .shell import LOOK_SECONDS, AsyncShell, Looks, Shell
 
@@ -64,6 +65,7 @@ class Switchboard:
         self._shell = Shell(self.backends, self.pool, self._housekeeping, clock)
         self._aio = AsyncShell(self.pool, self._housekeeping, clock)
         self._check_names()
+        renew_in_children(self)
 
     # ---- calls -----------------------------------------------------------------------------------------------
 
@@ -190,6 +192,13 @@ class Switchboard:
         """Close the running loop's connections too."""
         await self._aio.aclose()
         self.close()
+
+    def renew(self) -> None:
+        """In a forked child: connections, slots and errands of its own; what is known of servers stays."""
+        self.pool.renew()
+        self._turns.renew()
+        self._housekeeping.renew()
+        self._shell.renew()
 
     def _models(self) -> dict[str, list[str]]:
         table = self.pool.models()

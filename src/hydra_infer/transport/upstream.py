@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+import functools
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ import httpcore
 from ..routing.backend import Backend
 from ..wire.exchange import WireRequest
 from ..wire.trouble import Failure, Trouble
+from .kept import Kept
 from .loops import PerLoop
 from .network import AsyncNetwork, SyncNetwork, socket_options
 from .watch import CURRENT, Watch
@@ -22,6 +23,9 @@ __all__ = ["KEEPALIVE", "AsyncHttpLine", "AsyncLine", "AsyncResponse", "HttpLine
 
 # A kept connection older than this is not used again; servers' own limits are 5 s (uvicorn) and up, hence the free retry.
 KEEPALIVE = 30.0
+
+# What httpcore raises when a connection breaks.
+_BREAKS = (httpcore.NetworkError, httpcore.ProtocolError, OSError)
 
 
 class LineFailed(Exception):
@@ -57,6 +61,7 @@ class Line(Protocol):
 
     def send(self, request: WireRequest, watch: Watch) -> Response: ...
     def close(self) -> None: ...
+    def renew(self) -> None: ...
 
 
 class AsyncLine(Protocol):
@@ -67,94 +72,128 @@ class AsyncLine(Protocol):
 
 
 class HttpLine:
-    """A server over HTTP for threads: one pool of kept connections without a limit (the limit is max_parallel)."""
+    """A server over HTTP for threads: kept connections without a limit (the limit is max_parallel)."""
 
     def __init__(self, backend: Backend) -> None:
-        self._origin = _origin(backend)
-        self._lock = threading.Lock()
-        self._pool: httpcore.ConnectionPool | None = None
-        self._pid = 0
+        self._origin = _Origin(backend)
+        self._network, self._options = SyncNetwork(), socket_options()
+        self._kept = Kept(self._connection, KEEPALIVE)
 
     def send(self, request: WireRequest, watch: Watch) -> Response:
         token = CURRENT.set(watch)
+        connection, spent = self._kept.take()
+        for old in spent:
+            old.close()
         try:
-            return _HttpResponse(self._connections().handle_request(_core_request(self._origin, request)), watch)
-        except httpcore.TimeoutException as error:
-            raise LineFailed(_timed_out(watch, error)) from error
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
-            raise LineFailed(_lost(watch, error), stale=_is_stale(watch, error)) from error
+            response = connection.handle_request(self._origin.request(request))
+        except BaseException as error:
+            self._over(connection)
+            if isinstance(error, httpcore.TimeoutException):
+                raise LineFailed(_timed_out(watch, error)) from error
+            if isinstance(error, _BREAKS):
+                raise LineFailed(_lost(watch, error), stale=_is_stale(watch, error)) from error
+            raise
         finally:
             CURRENT.reset(token)
+        return _HttpResponse(response, watch, functools.partial(self._over, connection))
 
     def close(self) -> None:
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+        for connection in self._kept.clear():
+            connection.close()
 
-    def _connections(self) -> httpcore.ConnectionPool:
-        with self._lock:
-            # A forked child must not write into its parent's connections.
-            if self._pool is None or self._pid != os.getpid():
-                self._pid = os.getpid()
-                self._pool = httpcore.ConnectionPool(
-                    max_connections=None,
-                    keepalive_expiry=KEEPALIVE,
-                    network_backend=SyncNetwork(),
-                    socket_options=socket_options(),
-                )
-            return self._pool
+    def renew(self) -> None:
+        """A forked child must not write into its parent's connections; closing its copies of them leaves those as they are."""
+        self._kept.renew()
+        self.close()
+
+    def _over(self, connection: httpcore.HTTPConnection) -> None:
+        for spent in self._kept.give(connection):
+            spent.close()
+
+    def _connection(self) -> httpcore.HTTPConnection:
+        return httpcore.HTTPConnection(
+            self._origin.core,
+            ssl_context=self._origin.tls,
+            keepalive_expiry=KEEPALIVE,
+            network_backend=self._network,
+            socket_options=self._options,
+        )
 
 
 class _HttpResponse:
-    def __init__(self, response: httpcore.Response, watch: Watch) -> None:
+    def __init__(self, response: httpcore.Response, watch: Watch, over: Callable[[], None]) -> None:
         self.status, self.headers = response.status, decoded(response.headers)
         self._response, self._watch = response, watch
+        self._over: Callable[[], None] | None = over
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._response.iter_stream()
         except httpcore.TimeoutException as error:
             raise LineFailed(_timed_out(self._watch, error)) from error
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+        except _BREAKS as error:
             raise LineFailed(_lost(self._watch, error)) from error
 
     def close(self) -> None:
-        self._response.close()
+        over, self._over = self._over, None
+        if over is None:  # closed before; its connection serves another call by now
+            return
+        try:
+            self._response.close()
+        finally:
+            over()
 
 
 class AsyncHttpLine:
     """A server over HTTP for event loops: each loop has its own connections, closed when the loop shuts down."""
 
     def __init__(self, backend: Backend) -> None:
-        self._origin = _origin(backend)
-        self._pools = PerLoop(_async_pool, httpcore.AsyncConnectionPool.aclose)
+        self._origin = _Origin(backend)
+        self._network, self._options = AsyncNetwork(), socket_options()
+        self._kept = PerLoop(lambda: Kept(self._connection, KEEPALIVE), _aclose_all)
 
     async def send(self, request: WireRequest, watch: Watch) -> AsyncResponse:
-        pool = await self._pools.get()
+        kept = await self._kept.get()
         token = CURRENT.set(watch)
         watch.start_timer(asyncio.get_running_loop())
+        connection, spent = kept.take()
         try:
-            return _AsyncHttpResponse(await pool.handle_async_request(_core_request(self._origin, request)), watch)
-        except httpcore.TimeoutException as error:
-            raise LineFailed(_timed_out(watch, error)) from error
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
-            if watch.expired:
+            for old in spent:
+                await old.aclose()
+            response = await connection.handle_async_request(self._origin.request(request))
+        except BaseException as error:
+            await _over(kept, connection)
+            if isinstance(error, httpcore.TimeoutException):
                 raise LineFailed(_timed_out(watch, error)) from error
-            raise LineFailed(_lost(watch, error), stale=_is_stale(watch, error)) from error
+            if isinstance(error, _BREAKS):
+                if watch.expired:
+                    raise LineFailed(_timed_out(watch, error)) from error
+                raise LineFailed(_lost(watch, error), stale=_is_stale(watch, error)) from error
+            raise
         finally:
             CURRENT.reset(token)
+        return _AsyncHttpResponse(response, watch, functools.partial(_over, kept, connection))
 
     async def aclose(self) -> None:
         """Close the running loop's connections; other loops close theirs when they shut down."""
-        await self._pools.aclose()
+        await self._kept.aclose()
+
+    def _connection(self) -> httpcore.AsyncHTTPConnection:
+        return httpcore.AsyncHTTPConnection(
+            self._origin.core,
+            ssl_context=self._origin.tls,
+            keepalive_expiry=KEEPALIVE,
+            network_backend=self._network,
+            socket_options=self._options,
+        )
 
 
 class _AsyncHttpResponse:
-    def __init__(self, response: httpcore.Response, watch: Watch) -> None:
+    def __init__(self, response: httpcore.Response, watch: Watch, over: Callable[[], Awaitable[None]]) -> None:
         self.status, self.headers = response.status, decoded(response.headers)
         self._response, self._watch = response, watch
         self._parts = response.aiter_stream()
+        self._over: Callable[[], Awaitable[None]] | None = over
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -164,46 +203,57 @@ class _AsyncHttpResponse:
             return await anext(self._parts)
         except httpcore.TimeoutException as error:
             raise LineFailed(_timed_out(self._watch, error)) from error
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+        except _BREAKS as error:
             raise LineFailed(_timed_out(self._watch, error) if self._watch.expired else _lost(self._watch, error)) from error
 
     async def aclose(self) -> None:
         self._watch.stop_timer()
-        await self._parts.aclose()  # type: ignore[attr-defined]  # httpcore calls its async generator an iterator
-        await self._response.aclose()
+        over, self._over = self._over, None
+        if over is None:
+            return
+        try:
+            await self._parts.aclose()  # type: ignore[attr-defined]  # httpcore calls its async generator an iterator
+            await self._response.aclose()
+        finally:
+            await over()
 
 
-def _async_pool() -> httpcore.AsyncConnectionPool:
-    return httpcore.AsyncConnectionPool(
-        max_connections=None, keepalive_expiry=KEEPALIVE, network_backend=AsyncNetwork(), socket_options=socket_options()
-    )
+async def _over(kept: Kept[httpcore.AsyncHTTPConnection], connection: httpcore.AsyncHTTPConnection) -> None:
+    for spent in kept.give(connection):
+        await spent.aclose()
 
 
-def _origin(backend: Backend) -> tuple[bytes, bytes, int]:
-    parts = urlsplit(backend.url)
-    return (
-        parts.scheme.encode(),
-        (parts.hostname or "").encode("idna"),
-        parts.port or (443 if parts.scheme == "https" else 80),
-    )
+async def _aclose_all(kept: Kept[httpcore.AsyncHTTPConnection]) -> None:
+    for connection in kept.clear():
+        await connection.aclose()
 
 
-def _core_request(origin: tuple[bytes, bytes, int], request: WireRequest) -> httpcore.Request:
-    scheme, host, port = origin
-    shown = (
-        host if port == (443 if scheme == b"https" else 80) else b"%s:%d" % (host if b":" not in host else b"[%s]" % host, port)
-    )
-    headers = [
-        (b"host", shown),
-        *((name.encode(), value.encode("latin-1", "replace")) for name, value in request.headers.items()),
-    ]
-    headers.append((b"content-length", str(len(request.body)).encode()))
-    return httpcore.Request(
-        request.method,
-        httpcore.URL(scheme=scheme, host=host, port=port, target=request.path.encode()),
-        headers=headers,
-        content=request.body,
-    )
+class _Origin:
+    """Where a backend's server is, in httpcore's terms."""
+
+    def __init__(self, backend: Backend) -> None:
+        parts = urlsplit(backend.url)
+        scheme, host = parts.scheme.encode(), (parts.hostname or "").encode("idna")
+        usual = 443 if scheme == b"https" else 80
+        port = parts.port or usual
+        self.core = httpcore.Origin(scheme, host, port)
+        shown = b"[%s]" % host if b":" in host else host
+        self._host = (b"host", shown if port == usual else b"%s:%d" % (shown, port))
+
+    @functools.cached_property
+    def tls(self) -> ssl.SSLContext | None:
+        """The authorities that httpx trusts, read once and not for every connection."""
+        return httpcore.default_ssl_context() if self.core.scheme == b"https" else None
+
+    def request(self, request: WireRequest) -> httpcore.Request:
+        headers = [
+            self._host,
+            *((name.encode(), value.encode("latin-1", "replace")) for name, value in request.headers.items()),
+            (b"content-length", str(len(request.body)).encode()),
+        ]
+        scheme, host, port = self.core.scheme, self.core.host, self.core.port
+        url = httpcore.URL(scheme=scheme, host=host, port=port, target=request.path.encode())
+        return httpcore.Request(request.method, url, headers=headers, content=request.body)
 
 
 def decoded(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

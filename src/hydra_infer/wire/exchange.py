@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .trouble import Failure, Trouble
 
@@ -15,8 +14,7 @@ __all__ = ["MAX_BODY_BYTES", "Decoder", "Event", "Exchange", "Receiver", "WireRe
 MAX_BODY_BYTES = 256 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class WireRequest:
+class WireRequest(NamedTuple):
     """What goes out: the path begins with /; header names are lower-case."""
 
     method: str
@@ -25,8 +23,7 @@ class WireRequest:
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One OpenAI-shaped piece of an answer: `data` the JSON object, `raw` its text as it came.
 
     `tokens`: it carries something the model produced, so the server has answered and is alive.
@@ -77,14 +74,15 @@ class Receiver:
         self.upstream: dict[str, Any] | None = None
         self._status = 0
         self._headers: Mapping[str, str] = {}
-        self._decoder = Decoder("")
+        self._decoder = PLAIN
         self._body = bytearray()  # of a body that is not a stream, and of a stream not yet known as one
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         """The response's status and headers (lower-case names)."""
         self._status, self._headers = status, headers
         try:
-            self._decoder = Decoder(headers.get("content-encoding", ""))
+            if encoding := headers.get("content-encoding"):
+                self._decoder = Decoder(encoding)
         except ValueError as error:
             self.failure = broken(str(error), status)
 
@@ -109,6 +107,9 @@ class Decoder:
         if self._inflate.unconsumed_tail:
             raise ValueError(f"the compressed body unpacks to more than {MAX_BODY_BYTES} bytes")
         return plain
+
+
+PLAIN = Decoder("")
 
 
 def broken(message: str, status: int | None = 200) -> Failure:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from .exchange import MAX_BODY_BYTES, Event, Receiver, WireRequest, broken
@@ -23,8 +22,7 @@ _MAX_ERROR_BYTES = 64 * 1024
 _TOKEN_KEYS = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal", "function_call", "audio")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where one attempt goes: `base` is the server's URL without /v1 ("http://host:5000"), `headers` carry its key.
 
     `context` is the number of tokens to serve the model with, for servers that are told.
@@ -57,6 +55,7 @@ class OpenAIExchange(Receiver):
             body=question.body_for(target.local_name),
         )
         self._sse: SSEParser | None = None
+        self._is_whole = False  # a complete body where a stream was asked for
         self._open_choices: set[int] = set()
         self._ended_choices: set[int] = set()
 
@@ -108,13 +107,16 @@ class OpenAIExchange(Receiver):
     def _sniff(self, data: bytes) -> list[Event]:
         """Tell SSE from a complete body by its first byte: content types are wrong too often to go by."""
         self._body += data
-        start = self._body.lstrip()[:1]
         is_error = not 200 <= self._status < 300
         if len(self._body) > (_MAX_ERROR_BYTES if is_error else MAX_BODY_BYTES):
             if is_error:
                 return self._complete(bytes(self._body[:_MAX_ERROR_BYTES]))
             raise ValueError(f"the body is larger than {MAX_BODY_BYTES} bytes")
-        if is_error or not self._question.stream or not start or start in b"{[<":
+        if is_error or not self._question.stream or self._is_whole:
+            return []
+        start = data.lstrip()[:1]  # nothing but space came before
+        self._is_whole = start in (b"{", b"[", b"<")
+        if self._is_whole or not start:
             return []
         self._sse = SSEParser()
         held, self._body = bytes(self._body), bytearray()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import ConfigError
 from .splice import NotAnObject, Text
@@ -34,15 +36,14 @@ class Fields:
         return json.dumps({**self.fields, **values}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """One call's request. `stream` is how the server is asked; `headers` are the caller's that may travel."""
 
     path: str
     body: Body
     model: str
     stream: bool
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
     @property
     def has_tools(self) -> bool:

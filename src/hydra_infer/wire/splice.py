@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # public in CPython and PyPy, not in the stubs
@@ -10,7 +11,11 @@ from typing import Any
 __all__ = ["NotAnObject", "Text"]
 
 _decoder = json.JSONDecoder()
-_space = re.compile(r"[ \t\r\n]*")
+# What stands around the keys and values of an object: up to the first key's quote or the end, a colon, up to the next key's.
+_begin = re.compile(r'[ \t\r\n]*\{[ \t\r\n]*["}]')
+_colon = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
+_next = re.compile(r'[ \t\r\n]*(?:,[ \t\r\n]*"|\})')
+_nothing_more = re.compile(r"[ \t\r\n]*\Z")
 
 
 class NotAnObject(ValueError):
@@ -25,14 +30,17 @@ class Text:
     """
 
     def __init__(self, data: bytes) -> None:
+        self._data = data.removeprefix(codecs.BOM_UTF8)
         try:
-            self._text = data.decode("utf-8-sig")
+            self._text = self._data.decode()
             self.fields, self._spans, self._brace = _scan(self._text)
         except (ValueError, RecursionError, IndexError) as error:
             raise NotAnObject(str(error)) from error
 
     def replace(self, **values: Any) -> bytes:
         """The text with these top-level values set; a key that was not there is added at the end."""
+        if all(isinstance(value, str) and self.fields.get(key) == value for key, value in values.items()):
+            return self._data  # it says so already
         pieces: list[str] = []
         position = 0
         for start, end, key in sorted((*self._spans[key], key) for key in values if key in self._spans):
@@ -50,32 +58,21 @@ def _scan(text: str) -> tuple[dict[str, Any], dict[str, tuple[int, int]], int]:
     """Values, (start, end) of each value's text, and where the closing brace stands. Strings and values go through C."""
     values: dict[str, Any] = {}
     spans: dict[str, tuple[int, int]] = {}
-    at = _skip(text, 0)
-    if text[at : at + 1] != "{":
-        raise NotAnObject("it does not begin with {")
-    at = _skip(text, at + 1)
-    while text[at] != "}":
-        if text[at] != '"':
-            raise NotAnObject(f"a key is missing at character {at}")
-        key, at = scanstring(text, at + 1, True)
-        at = _skip(text, at)
-        if text[at] != ":" or key in values:
-            raise NotAnObject(f"the key {key!r} " + ("stands there twice" if key in values else "has no value"))
-        start = _skip(text, at + 1)
+    mark = _expect(_begin, text, 0, "an object that begins with a key")
+    while text[mark.end() - 1] == '"':
+        key, at = scanstring(text, mark.end(), True)
+        start = _expect(_colon, text, at, "a colon").end()
+        if key in values:
+            raise NotAnObject(f"the key {key!r} stands there twice")
         values[key], end = _decoder.raw_decode(text, start)
         spans[key] = (start, end)
-        at = _skip(text, end)
-        if text[at] == ",":
-            at = _skip(text, at + 1)
-            if text[at] == "}":
-                raise NotAnObject(f"a comma before }} at character {at}")
-        elif text[at] != "}":
-            raise NotAnObject(f"a comma is missing at character {at}")
-    if _skip(text, at + 1) != len(text):
-        raise NotAnObject(f"something follows the object at character {at + 1}")
-    return values, spans, at
+        mark = _expect(_next, text, end, "a comma and a key, or the end of the object,")
+    _expect(_nothing_more, text, mark.end(), "the end")
+    return values, spans, mark.end() - 1
 
 
-def _skip(text: str, at: int) -> int:
-    match = _space.match(text, at)
-    return match.end() if match else at
+def _expect(pattern: re.Pattern[str], text: str, at: int, what: str) -> re.Match[str]:
+    found = pattern.match(text, at)
+    if found is None:
+        raise NotAnObject(f"{what} is missing at character {at}")
+    return found

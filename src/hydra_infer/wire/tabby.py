@@ -26,7 +26,7 @@ class TabbyExchange(OpenAIExchange):
     def __init__(self, question: Question, target: Target) -> None:
         changes, self.warnings = _made_valid(question)
         body = Fields({**question.body.fields, **changes}) if changes else question.body
-        super().__init__(dataclasses.replace(question, body=body), target)
+        super().__init__(question._replace(body=body), target)
 
     def _refusal(self, failure: Failure) -> Failure:
         # With `model` in the request and nothing loaded, or a load on its way, it answers 500 in plain text instead of 503.
