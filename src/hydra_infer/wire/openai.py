@@ -11,6 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 from .exchange import MAX_BODY_BYTES, Event, Receiver, WireRequest, broken
 from .question import Question
+from .shape import flaw_in
 from .splice import Text
 from .sse import SSEParser
 from .trouble import Failure, failure_of_error, failure_of_status
@@ -167,10 +168,13 @@ class OpenAIExchange(Receiver):
         if data.get("error"):
             self.failure = failure_of_error(data["error"], message)
             return None
+        if (flaw := flaw_in(data)) is not None:
+            self.failure = broken(f"an event that is no answer: {flaw}", self._status)
+            return None
         if (untrue := self._untrue(data)) is not None:
             self.failure = untrue
             return None
-        choices = [choice for choice in data.get("choices") or () if isinstance(choice, dict)]
+        choices = data.get("choices") or ()
         tokens = False
         for choice in choices:
             tokens = self._choice(choice) or tokens
@@ -179,7 +183,7 @@ class OpenAIExchange(Receiver):
 
     def _choice(self, choice: dict[str, Any]) -> bool:
         """Note where this choice stands; tells whether the piece carries tokens."""
-        index = int(choice.get("index") or 0)
+        index = choice.get("index") or 0
         if choice.get("finish_reason") is not None:
             self._ended_choices.add(index)
             self._open_choices.discard(index)
@@ -187,7 +191,7 @@ class OpenAIExchange(Receiver):
         if index not in self._ended_choices:
             self._open_choices.add(index)
         delta = choice.get("delta")
-        if not isinstance(delta, dict):
+        if delta is None:
             return bool(choice.get("text"))
         # Nearly every piece is a piece of content, which a look at the first key tells.
         return bool(delta.get("content")) or bool(choice.get("text")) or any(map(delta.get, _TOKEN_KEYS))
@@ -207,7 +211,7 @@ def as_chunk(body: dict[str, Any]) -> dict[str, Any]:
     choices = []
     for choice in body.get("choices") or []:
         piece = {key: value for key, value in choice.items() if key != "message"}
-        if "message" in choice:
+        if choice.get("message"):
             calls = choice["message"].get("tool_calls")
             numbered = {"tool_calls": [{"index": index, **call} for index, call in enumerate(calls)]} if calls else {}
             piece["delta"] = {**choice["message"], **numbered}
@@ -254,9 +258,18 @@ def _flaw(data: Any, path: str) -> str | None:
     rows = data.get(key)
     if not isinstance(rows, list) or not rows:
         return f"the body has no {key}"
-    if path == "/chat/completions" and not all(isinstance(row, dict) and isinstance(row.get("message"), dict) for row in rows):
+    if flaw := flaw_in(data):
+        return flaw
+    if path == "/embeddings":
+        return None if all(map(_is_vector, rows)) else "a row of data is no embedding"
+    if path == "/chat/completions" and not all(row.get("message") for row in rows):
         return "a choice has no message"
     return None
+
+
+def _is_vector(row: Any) -> bool:
+    """A vector as numbers, or as base64 where the caller wanted that."""
+    return isinstance(row, dict) and isinstance(row.get("embedding"), list | str) and type(row.get("index", 0) or 0) is int
 
 
 def _describe(body: bytes) -> str:

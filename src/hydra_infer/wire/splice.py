@@ -7,6 +7,8 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # public in CPython and PyPy, not in the stubs
 from typing import Any
 
+from ..plain import brief
+
 __all__ = ["NotAnObject", "Text"]
 
 _decoder = json.JSONDecoder()
@@ -60,7 +62,7 @@ def _scan(text: str) -> tuple[dict[str, Any], dict[str, tuple[int, int]], int]:
         key, at = scanstring(text, at + 1, True)
         at = _skip(text, at)
         if text[at] != ":" or key in values:
-            raise NotAnObject(f"the key {key!r} " + ("stands there twice" if key in values else "has no value"))
+            raise NotAnObject(f"the key {brief(key)} " + ("stands there twice" if key in values else "has no value"))
         start = _skip(text, at + 1)
         values[key], end = _decoder.raw_decode(text, start)
         spans[key] = (start, end)

@@ -14,6 +14,8 @@ from .tasks import TASKS
 __all__ = ["SIDES", "Setup", "Step", "steps"]
 
 SIDES = ("a", "b")
+# Beyond these a run would last for weeks: a slip of the hand, or somebody else's file.
+_MOST = {"repetitions": 1000, "parallel": 1024, "max_tokens": 10**6, "long_tokens": 10**7, "answer_tokens": 10**6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,16 @@ class Setup:
         for kind in self.kinds:
             if kind not in KINDS:
                 raise ConfigError(f"kinds: {kind!r} is no kind of prompt", hint=f"known are {', '.join(KINDS)}")
-        if not self.kinds:
-            raise ConfigError("kinds is empty", hint=f"known are {', '.join(KINDS)}")
-        for name in ("repetitions", "max_tokens", "long_tokens", "answer_tokens"):
-            _natural(name, getattr(self, name))
-        for number in self.parallel:
-            _natural("parallel", number)
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            raise ConfigError("kinds is empty, or has one twice", hint=f"known are {', '.join(KINDS)}")
+        for name, most in _MOST.items():
+            for number in self.parallel if name == "parallel" else (getattr(self, name),):
+                _natural(name, number, most)
+        for name in ("a", "b", "model_a", "model_b"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name} is {getattr(self, name)!r:.80}, not a name")
+        if not isinstance(self.seed, int):
+            raise ConfigError(f"seed={self.seed!r:.80} is not a whole number")
 
     @property
     def cells(self) -> tuple[tuple[str, int], ...]:
@@ -106,6 +112,6 @@ def _quality() -> Iterator[Step]:
                 yield Step(group, str(number), side)
 
 
-def _natural(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name}={value!r} is not a whole number above 0")
+def _natural(name: str, value: Any, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise ConfigError(f"{name}={value!r:.80} is not a whole number from 1 to {most}")
