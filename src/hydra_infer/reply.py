@@ -247,7 +247,7 @@ def _merge_tool_calls(calls: list[JsonDict], pieces: list[Mapping[str, Any]]) ->
     for piece in pieces:
         position = piece.get("index")
         # A server that sends calls whole may leave the index out: each such piece is a call of its own.
-        if position is None or not 0 <= position < len(calls):
+        if position is None or position >= len(calls):
             calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
             position = len(calls) - 1
         call, function = calls[position], piece.get("function") or {}

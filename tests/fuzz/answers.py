@@ -435,8 +435,8 @@ KEYS = (
     "[DONE]",
 )
 TARGETS = {
-    "sse": Target(run_sse, starts_sse, ("data:", "data: ", "\n\n", "\r\n", ": ", "event: "), watched=("hydra_infer.wire",)),
-    "lines": Target(run_lines, starts_ollama, ("\r\n", "\n"), watched=("hydra_infer.wire",)),
+    "sse": Target(run_sse, starts_sse, ("data:", "data: ", "\n\n", "\r\n", ": ", "event: ")),
+    "lines": Target(run_lines, starts_ollama, ("\r\n", "\n")),
     "openai": Target(run_openai, starts_openai, KEYS, values=True),
     "ollama": Target(
         run_ollama, starts_ollama, (*KEYS, "done", "response", "thinking", "done_reason", "embeddings", "created_at"), values=True

@@ -181,8 +181,6 @@ KEYS = (
     "arguments",
 )
 TARGETS = {
-    "splice": Target(
-        run_splice, starts_splice, ('"model"', '":', "\\u", "NaN", "Infinity", "1e5"), values=True, watched=("hydra_infer.wire",)
-    ),
+    "splice": Target(run_splice, starts_splice, ('"model"', '":', "\\u", "NaN", "Infinity", "1e5"), values=True),
     "question": Target(run_question, starts_question, KEYS, values=True),
 }

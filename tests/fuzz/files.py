@@ -21,7 +21,7 @@ from hydra_infer.ops import bench, journal, orphan
 from hydra_infer.ops.bench.journal import Journal as BenchFile
 from hydra_infer.ops.bench.steps import Setup
 
-from .target import Target, put
+from .target import Dice, Target, put
 
 __all__ = ["TARGETS"]
 
@@ -34,6 +34,13 @@ def refused(error: HydraError) -> None:
 
 
 def run_safetensors(data: bytes) -> None:
+    """A file as it is, or its header and its data with a zero byte between them, the length put before."""
+    dice = Dice(data, 1)
+    if dice.below(2):
+        header, _, rest = dice.rest.partition(b"\0")
+        data = struct.pack("<Q", len(header)) + header + rest
+    else:
+        data = dice.rest
     try:
         tensors = safetensors.read_header(put("model.safetensors", data))
     except HydraError as error:
@@ -142,9 +149,10 @@ def run_journal(data: bytes) -> None:
 def starts_safetensors() -> list[bytes]:
     def made(data: int = 0, **tensors: Any) -> bytes:
         text = json.dumps(tensors).encode()
-        return struct.pack("<Q", len(text)) + text + bytes(data)
+        return b"\1" + text + b"\0" + bytes(data)
 
     return [
+        b"\0" + struct.pack("<Q", 2) + b"{}",
         made(__metadata__={"format": "pt"}),
         made(8, a={"dtype": "F16", "shape": [2, 2], "data_offsets": [0, 8]}),
         made(
@@ -242,7 +250,9 @@ def starts_journal() -> list[bytes]:
 
 
 TARGETS = {
-    "safetensors": Target(run_safetensors, starts_safetensors, ("dtype", "shape", "data_offsets", "__metadata__", "F16", "U8")),
+    "safetensors": Target(
+        run_safetensors, starts_safetensors, ("dtype", "shape", "data_offsets", "__metadata__", "F16", "U8"), values=True
+    ),
     "gguf": Target(
         run_gguf, starts_gguf, ("GGUF", "general.architecture", "general.alignment", "llama.block_count", "qwen35.", "llama")
     ),

@@ -17,14 +17,13 @@ class Target:
     """`run` takes any bytes and raises where the parser breaks its word; `starts` are sound inputs.
 
     `values`: inputs hold JSON, so that its values are changed as well as its bytes. `words` are put in by the fuzzer.
-    `watched` are the packages whose branches it tries to reach. An input has at most `longest` bytes.
+    An input has at most `longest` bytes.
     """
 
     run: Callable[[bytes], None]
     starts: Callable[[], list[bytes]]
     words: tuple[str, ...] = ()
     values: bool = False
-    watched: tuple[str, ...] = ("hydra_infer",)
     longest: int = 4096
 
 

@@ -205,7 +205,6 @@ SIGNS = (
     "2026-11-30",
     "!!python/name:",
 )
-RUAMEL = ("hydra_infer", "ruamel.yaml")
 
 
 def starts_tabby() -> list[bytes]:
@@ -213,15 +212,15 @@ def starts_tabby() -> list[bytes]:
 
 
 def starts_edit() -> list[bytes]:
-    asked: list[tuple[str, Any]] = [
-        ("model.cache_size", 4096),
-        ("model.gpu_split", [1.5, 2]),
-        ("model.autosplit_reserve", [1]),
-        ("draft_model.draft_mode", None),
-        ("new.section.key", "v"),
-        ("logging.log_prompt", True),
-    ]
-    return [json.dumps(change).encode() + b"\n" + text.encode() for change in asked for text in (TABBY, OLD)] + [b'["a", 1]\n']
+    texts = (
+        "model:\n  a: 1   # one\n  b:      # none yet\n# end\n",
+        "m: {a: 1, b: [2, 3]}  # x\n",
+        "l:\n  - 1\n  - a: 2\n    # in it\n",
+        "a: &x {b: 'c # d'}\ne: *x\nf: |\n  # text\n",
+        "# only\r\na: 1\r\n",
+    )
+    asked: list[tuple[str, Any]] = [("model.b", 4096), ("m.b", [1.5]), ("l.1.a", None), ("a.b", "v w"), ("n.s", True), ("l", [1])]
+    return [json.dumps(change).encode() + b"\n" + text.encode() for change in asked for text in texts]
 
 
 TARGETS = {
@@ -229,22 +228,19 @@ TARGETS = {
         run_tabby,
         starts_tabby,
         (*SIGNS, "model:", "network:", "draft_model:", "cache_mode:", "api_key: "),
-        watched=RUAMEL,
         longest=2048,
     ),
     "fleet": Target(
         run_fleet,
         lambda: [FLEET.encode()],
         (*SIGNS, "servers:", "models:", "kind: ", "url: ", "hosts:", "router:"),
-        watched=RUAMEL,
         longest=2048,
     ),
     "litellm": Target(
         run_litellm,
         lambda: [LITELLM.encode()],
         (*SIGNS, "model_list:", "litellm_params:", "model_name: ", "router_settings:"),
-        watched=RUAMEL,
         longest=2048,
     ),
-    "edit": Target(run_edit, starts_edit, (*SIGNS, '["model.cache_size", 1]'), watched=RUAMEL, longest=1024),
+    "edit": Target(run_edit, starts_edit, (*SIGNS, '["model.cache_size", 1]'), longest=300),
 }

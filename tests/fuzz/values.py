@@ -8,9 +8,10 @@ from typing import Any
 
 __all__ = ["changed"]
 
+_decoder = json.JSONDecoder()
 _ODD: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2**31, 2**63, -(2**63), 10**30, 0.5, 1e308, float("nan"), float("inf"), "", "a", "0", "\ud800", "\u2028",
-    "a" * 300, [], {}, [None], [[]], {"a": None}, [0, "a"], {"": {}}, "9" * 40,
+    None, True, False, 0, 1, -1, 2**31, 2**63, -(2**63), 10**30, 0.5, 1e308, float("nan"), float("inf"),
+    "", "a", "0", "\ud800", "\u2028", "a" * 300, [], {}, [None], [[]], {"a": None}, [0, "a"], {"": {}}, "9" * 40,
 )  # fmt: skip
 
 
@@ -19,10 +20,10 @@ def changed(data: bytes, dice: random.Random, words: tuple[str, ...]) -> bytes |
     lines = data.split(b"\n")
     spots = [number for number, line in enumerate(lines) if b"{" in line or b"[" in line]
     for number in dice.sample(spots, min(3, len(spots))):
-        line = lines[number]
-        start = min(at for at in (line.find(b"{"), line.find(b"[")) if at >= 0)
+        line = lines[number].decode("utf-8", "surrogateescape")
+        start = min(at for at in (line.find("{"), line.find("[")) if at >= 0)
         try:
-            value = json.loads(line[start:])
+            value, end = _decoder.raw_decode(line, start)
         except (ValueError, RecursionError):
             continue
         for _ in range(dice.choice((1, 1, 1, 2, 4))):
@@ -31,7 +32,7 @@ def changed(data: bytes, dice: random.Random, words: tuple[str, ...]) -> bytes |
             text = json.dumps(value, separators=dice.choice(((",", ":"), (", ", ": "))))
         except RecursionError:
             return None
-        lines[number] = line[:start] + text.encode()
+        lines[number] = (line[:start] + text + line[end:]).encode("utf-8", "surrogateescape")
         if dice.random() < 0.1:  # lines too come twice, go and change places
             lines.insert(dice.randrange(len(lines) + 1), dice.choice(lines))
         return b"\n".join(lines)

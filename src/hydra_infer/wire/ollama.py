@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from ..plain import brief, count_of, number_of, table_of, text_of
 from ..reply import Assembler
-from .exchange import MAX_BODY_BYTES, Event, Receiver, WireRequest, broken
+from .bounds import MAX_CHOICES, MAX_EARLY_EVENTS, MAX_VALUES, load
+from .exchange import Event, Receiver, WireRequest, broken
 from .fields import estimated_tokens
 from .lines import Lines
 from .openai import Target
@@ -53,7 +54,7 @@ class OllamaExchange(Receiver):
     """One attempt at an Ollama server; see Exchange. `target.context` becomes num_ctx: changing it reloads the model there."""
 
     def __init__(self, question: Question, target: Target) -> None:
-        super().__init__()
+        super().__init__(question.path)
         self._question, self._model, self._context = question, target.local_name, target.context
         body, self.warnings = self._translated(target)
         self.request = WireRequest(
@@ -63,33 +64,39 @@ class OllamaExchange(Receiver):
             body=to_json(body),
         )
         self._lines = Lines()
-        self._calls = 0
+        self._calls = self._early = 0
 
     def feed(self, data: bytes) -> list[Event]:
         if self.failure or self.finished:
             return []
+        events: list[Event] = []
         try:
-            data = self._decoder.feed(data)
-            if self._status == 200 and self._question.stream:
-                return self._events(self._lines.feed(data))
-            self._body += data
-            if len(self._body) > MAX_BODY_BYTES:
-                raise ValueError(f"the body is larger than {MAX_BODY_BYTES} bytes")
+            for piece in self._decoder.feed(data):
+                if self._status == 200 and self._question.stream:
+                    self._count(piece)
+                    events += self._events(self._lines.feed(piece))
+                elif not self._keep(piece):
+                    self._refused()
+                if self.failure or self.finished:
+                    break
         except ValueError as error:
             self.failure = broken(str(error), self._status)
-        return []
+        return events
 
     def end(self) -> list[Event]:
         if self.failure or self.finished:
             return []
         if self._status != 200:
-            self.failure = _refusal(failure_of_status(self._status, self._headers, bytes(self._body)))
+            self._refused()
             return []
         events = self._events(self._lines.end() if self._question.stream else [bytes(self._body)])
         if not self.failure and not self.finished:
             # It also stops like this, without a word, after 30 equal tokens in a row.
             self.failure = broken("the stream ended without done", self._status)
         return events
+
+    def _refused(self) -> None:
+        self.failure = _refusal(failure_of_status(self._status, self._headers, bytes(self._body)))
 
     # ---- from Ollama ---------------------------------------------------------------------------------------------
 
@@ -104,8 +111,8 @@ class OllamaExchange(Receiver):
 
     def _event(self, line: bytes) -> list[Event]:
         try:
-            data = json.loads(line)
-        except (ValueError, RecursionError):
+            data = load(line, 4 * MAX_VALUES if self._question.path == "/embeddings" else MAX_VALUES)
+        except ValueError:
             data = None
         if not isinstance(data, dict):
             self.failure = broken(f"a line that is not a JSON object: {line[:80].decode('utf-8', 'replace')!r}", self._status)
@@ -118,6 +125,11 @@ class OllamaExchange(Receiver):
         chunk, tokens = self._chunk(data)
         self.finished = bool(data.get("done") or data.get("done_reason"))
         self.answered = self.answered or tokens or self.finished
+        self._early += not self.answered
+        if self._early > MAX_EARLY_EVENTS or self._calls > MAX_CHOICES:
+            what = f"{MAX_CHOICES} tool calls" if self.answered else f"{MAX_EARLY_EVENTS} lines without a token"
+            self.failure = broken(f"more than {what} came", self._status)
+            return []
         if self.finished and (cut := _cut(data.get("prompt_eval_count"), self._context, self._question)):
             self.warnings = (*self.warnings, cut)
         if not self._question.stream:

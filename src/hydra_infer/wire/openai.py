@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from .exchange import MAX_BODY_BYTES, Event, Receiver, WireRequest, broken
+from .bounds import MAX_CHOICES, MAX_EARLY_EVENTS, MAX_VALUES, load
+from .exchange import Event, Receiver, WireRequest, broken
 from .question import Question
 from .shape import flaw_in
 from .splice import Text
@@ -19,8 +20,8 @@ from .trouble import Failure, failure_of_error, failure_of_status
 __all__ = ["OpenAIExchange", "Target", "as_chunk", "models_in", "rename"]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-# An error page is read to its end only so far; no message needs more.
-_MAX_ERROR_BYTES = 64 * 1024
+# Numbers are most of what embeddings are, and small.
+_MAX_NUMBERS = 4 * MAX_VALUES
 _TOKEN_KEYS = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal", "function_call", "audio")
 
 
@@ -43,7 +44,7 @@ class OpenAIExchange(Receiver):
     warnings: tuple[str, ...] = ()
 
     def __init__(self, question: Question, target: Target) -> None:
-        super().__init__()
+        super().__init__(question.path)
         self._question, self._target = question, target
         self.request = WireRequest(
             method="POST",
@@ -58,8 +59,11 @@ class OpenAIExchange(Receiver):
             body=question.body_for(target.local_name),
         )
         self._sse: SSEParser | None = None
+        self._is_whole = False  # the body has begun as no stream does
         self._open_choices: set[int] = set()
         self._ended_choices: set[int] = set()
+        self._early = 0  # events before the first token
+        self._unnumbered = 0  # pieces of tool calls that do not say which call they belong to, and so are calls of their own
 
     # ---- the response, as it comes ---------------------------------------------------------------------------
 
@@ -71,14 +75,19 @@ class OpenAIExchange(Receiver):
     def feed(self, data: bytes) -> list[Event]:
         if self.failure or self.finished:
             return []
+        events: list[Event] = []
         try:
-            data = self._decoder.feed(data)
-            if self._sse:
-                return self._events(self._sse.feed(data))
-            return self._sniff(data)
+            for piece in self._decoder.feed(data):
+                if self._sse:
+                    self._count(piece)
+                    events += self._events(self._sse.feed(piece))
+                else:
+                    events += self._sniff(piece)
+                if self.failure or self.finished:
+                    break
         except ValueError as error:
             self.failure = broken(str(error), self._status)
-            return []
+        return events
 
     def end(self) -> list[Event]:
         if self.failure or self.finished:
@@ -108,14 +117,13 @@ class OpenAIExchange(Receiver):
 
     def _sniff(self, data: bytes) -> list[Event]:
         """Tell SSE from a complete body by its first byte: content types are wrong too often to go by."""
-        self._body += data
+        if not self._keep(data):
+            return self._complete(bytes(self._body))
+        if not 200 <= self._status < 300 or not self._question.stream or self._is_whole:
+            return []
         start = self._body.lstrip()[:1]
-        is_error = not 200 <= self._status < 300
-        if len(self._body) > (_MAX_ERROR_BYTES if is_error else MAX_BODY_BYTES):
-            if is_error:
-                return self._complete(bytes(self._body[:_MAX_ERROR_BYTES]))
-            raise ValueError(f"the body is larger than {MAX_BODY_BYTES} bytes")
-        if is_error or not self._question.stream or not start or start in b"{[<":
+        self._is_whole = bool(start) and start in b"{[<"
+        if self._is_whole or not start:
             return []
         self._sse = SSEParser()
         held, self._body = bytes(self._body), bytearray()
@@ -128,9 +136,12 @@ class OpenAIExchange(Receiver):
             self.failure = self._refusal(failure_of_status(self._status, self._headers, body))
             return []
         try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
+            data = load(body, _MAX_NUMBERS if self._question.path == "/embeddings" else MAX_VALUES)
+        except json.JSONDecodeError:
             self.failure = broken(_describe(body), self._status)
+            return []
+        except ValueError as error:
+            self.failure = broken(str(error), self._status)
             return []
         if isinstance(data, dict) and data.get("error"):
             self.failure = failure_of_error(data["error"], body)
@@ -154,12 +165,16 @@ class OpenAIExchange(Receiver):
                     self.failure = broken("the stream ended without a single token", self._status)
             elif event := self._event(message):
                 events.append(event)
+                if not self.answered:
+                    self._early += 1
+                    if self._early > MAX_EARLY_EVENTS:
+                        self.failure = broken(f"{MAX_EARLY_EVENTS} events came, and none of them has a token", self._status)
         return events
 
     def _event(self, message: bytes) -> Event | None:
         try:
-            data = json.loads(message.decode("utf-8", "surrogatepass"))
-        except (ValueError, RecursionError):
+            data = load(message)
+        except ValueError:
             self.failure = broken(f"an event that is not JSON: {message[:80].decode('utf-8', 'replace')!r}", self._status)
             return None
         if not isinstance(data, dict):
@@ -194,6 +209,10 @@ class OpenAIExchange(Receiver):
         if delta is None:
             return bool(choice.get("text"))
         # Nearly every piece is a piece of content, which a look at the first key tells.
+        if not delta.get("content") and (calls := delta.get("tool_calls")):
+            self._unnumbered += sum(call.get("index") is None for call in calls)
+            if self._unnumbered > MAX_CHOICES:
+                raise ValueError(f"more than {MAX_CHOICES} tool calls came")
         return bool(delta.get("content")) or bool(choice.get("text")) or any(map(delta.get, _TOKEN_KEYS))
 
     def _redirect(self, location: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .lines import MAX_LINE_BYTES, Lines, LineTooLong
+from .bounds import MAX_LINE_BYTES
+from .lines import Lines, LineTooLong
 
 __all__ = ["SSEParser", "encode_event"]
 
@@ -31,7 +32,7 @@ class SSEParser:
         if line.startswith(b"data:"):
             value = line[6:] if line[5:6] == b" " else line[5:]
             self._data.append(value)
-            self._size += len(value)
+            self._size += len(line)  # an empty one counts too
             if self._size > self._max:
                 raise LineTooLong(f"one event is larger than {self._max} bytes")
         return None
