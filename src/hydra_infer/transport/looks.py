@@ -6,13 +6,34 @@ from dataclasses import replace
 
 from ..routing.backend import Backend
 from ..routing.call import Attempt
+from ..wire.bounds import MAX_LIST_BYTES
 from ..wire.dialect import DIALECTS, Look
+from ..wire.exchange import broken
 from ..wire.openai import Target
 from ..wire.trouble import Failure, Trouble, failure_of_status
+from .upstream import LineFailed
 
-__all__ = ["Got", "engine_look", "loaded_path", "read_list", "shows", "target", "with_loaded"]
+__all__ = ["Body", "Got", "engine_look", "loaded_path", "read_list", "shows", "target", "with_loaded"]
 
 Got = tuple[int, dict[str, str], bytes] | Failure  # status, headers and body of an answer
+
+
+class Body:
+    """The body of an answer that is no call's, as it comes. Raises LineFailed where it is longer than such answers are."""
+
+    def __init__(self, most: int = MAX_LIST_BYTES) -> None:
+        self._most, self._data = most, bytearray()
+
+    def add(self, data: bytes) -> None:
+        """The next piece."""
+        self._data += data
+        if len(self._data) > self._most:
+            raise LineFailed(broken(f"the answer is larger than {self._most} bytes", None))
+
+    @property
+    def whole(self) -> bytes:
+        """All of it."""
+        return bytes(self._data)
 
 
 def target(backend: Backend) -> Target:

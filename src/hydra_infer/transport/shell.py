@@ -22,7 +22,7 @@ from ..wire.trouble import Failure, failure_of_status
 from .aiohttp_line import async_line
 from .answer import Answer, AsyncAnswer
 from .engine import AsyncEngineLine, EngineLine
-from .looks import Got, engine_look, loaded_path, read_list, shows, target, with_loaded
+from .looks import Body, Got, engine_look, loaded_path, read_list, shows, target, with_loaded
 from .opening import Opening, still_loading
 from .upstream import AsyncLine, HttpLine, Line, LineFailed
 from .watch import Watch, quick
@@ -127,11 +127,15 @@ class Shell:
     def _get(self, backend: Backend, path: str, watch: Watch) -> Got:
         try:
             response = self._lines[backend.name].send(get(path, target(backend)), watch)
-            body = b"".join(response)
-            response.close()
+            try:
+                body = Body()
+                for data in response:
+                    body.add(data)
+            finally:
+                response.close()
         except LineFailed as error:
             return error.failure
-        return response.status, response.headers, body
+        return response.status, response.headers, body.whole
 
     def _holds(self, step: Attempt, seconds: float) -> bool:
         """Whether the server still has the attempt's model in memory."""
@@ -268,13 +272,17 @@ class AsyncShell:
     async def _exchange(self, backend: Backend, request: WireRequest, watch: Watch) -> Got:
         try:
             response = await self._line(backend).send(request, watch)
-            body = b"".join([data async for data in response])
-            await response.aclose()
+            try:
+                body = Body()
+                async for data in response:
+                    body.add(data)
+            finally:
+                await response.aclose()
         except LineFailed as error:
             return error.failure
         finally:
             watch.stop_timer()
-        return response.status, response.headers, body
+        return response.status, response.headers, body.whole
 
     async def _holds(self, step: Attempt, seconds: float) -> bool:
         return shows(step, await self._get(step.backend, loaded_path(step), Watch(quick(seconds), self._clock)))

@@ -13,6 +13,7 @@ __all__ = [
     "MAX_CHOICES",
     "MAX_EARLY_EVENTS",
     "MAX_ERROR_BYTES",
+    "MAX_EVENT_LINES",
     "MAX_LINE_BYTES",
     "MAX_LIST_BYTES",
     "MAX_STREAM_BYTES",
@@ -32,6 +33,8 @@ MAX_VECTOR_BYTES = 256 * 2**20
 MAX_STREAM_BYTES = 256 * 2**20
 # Events before the first token are kept until it is known who answers: a role, and a prompt's progress batch by batch.
 MAX_EARLY_EVENTS = 10_000
+# Lines of one event: JSON written for people has thousands.
+MAX_EVENT_LINES = 20_000
 # An error page is read only so far; no message needs more.
 MAX_ERROR_BYTES = 64 * 1024
 # A list of models, or of what is loaded: thousands of them have some hundred bytes each.

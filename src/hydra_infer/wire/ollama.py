@@ -247,7 +247,7 @@ def warm_up(target: Target) -> WireRequest:
 
 def tags_in(body: bytes) -> list[str]:
     """The local models in a GET /api/tags answer, by their short names; cloud models are left out. Raises ValueError."""
-    data = json.loads(body)
+    data = load(body)
     rows = data.get("models") if isinstance(data, dict) else None
     if not isinstance(rows, list):
         raise ValueError("no model list in the answer to /api/tags")  # noqa: TRY004 - a fault of data, not of a type
@@ -259,7 +259,7 @@ def tags_in(body: bytes) -> list[str]:
 
 def loaded_in(body: bytes) -> dict[str, int | None]:
     """The models in memory by a GET /api/ps answer, with the context each is served with. Raises ValueError."""
-    data = json.loads(body)
+    data = load(body)
     rows = data.get("models") if isinstance(data, dict) else None
     if not isinstance(rows, list):
         raise ValueError("no model list in the answer to /api/ps")  # noqa: TRY004

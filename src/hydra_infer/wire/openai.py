@@ -262,7 +262,7 @@ def _renamings(local_name: str, model: str) -> tuple[tuple[bytes, bytes], ...]:
 
 def models_in(body: bytes) -> list[str]:
     """The names in a GET /v1/models answer. Raises ValueError when it is none."""
-    data = json.loads(body)
+    data = load(body)
     rows = data.get("data") if isinstance(data, dict) else None
     if not isinstance(rows, list):
         raise ValueError(f"no model list in {_describe(body)}")  # noqa: TRY004 - a fault of data, not of a type

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .bounds import MAX_LINE_BYTES
+from .bounds import MAX_EVENT_LINES, MAX_LINE_BYTES
 from .lines import Lines, LineTooLong
 
 __all__ = ["SSEParser", "encode_event"]
@@ -32,9 +32,9 @@ class SSEParser:
         if line.startswith(b"data:"):
             value = line[6:] if line[5:6] == b" " else line[5:]
             self._data.append(value)
-            self._size += len(line)  # an empty one counts too
-            if self._size > self._max:
-                raise LineTooLong(f"one event is larger than {self._max} bytes")
+            self._size += len(value)
+            if self._size > self._max or len(self._data) > MAX_EVENT_LINES:
+                raise LineTooLong(f"one event is larger than {self._max} bytes or {MAX_EVENT_LINES} lines")
         return None
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 from ..plain import brief, count_of, table_of
+from .bounds import load
 from .exchange import broken
 from .openai import OpenAIExchange, Target
 from .question import Fields, Question
@@ -48,7 +48,7 @@ class TabbyExchange(OpenAIExchange):
 
 def loaded_model(body: bytes) -> dict[str, int | None]:
     """The one loaded model by a GET /v1/model answer, with its longest sequence. Raises ValueError."""
-    data = json.loads(body)
+    data = load(body)
     if not isinstance(data, dict) or not isinstance(data.get("id"), str) or not data["id"]:
         raise ValueError("no model card in the answer to /v1/model")
     context = count_of(table_of(data.get("parameters")).get("max_seq_len"))
