@@ -305,7 +305,8 @@ ERRORS: list[Any] = [
         }
     },
     {
-        "error": '{"error":{"code":400,"message":"request (9 tokens) exceeds the available context size (8 tokens)","n_prompt_tokens":9,"n_ctx":8}}'
+        "error": '{"error":{"code":400,"message":"request (9 tokens) exceeds the available context size (8 tokens)",'
+        '"n_prompt_tokens":9,"n_ctx":8}}'
     },
     {"detail": [{"loc": ["body", "model"], "msg": "field required"}]},
     {"error": "model 'm' not found"},

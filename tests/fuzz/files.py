@@ -204,8 +204,20 @@ def starts_tokenizer() -> list[bytes]:
     return [*texts, texts[0] + b"\0" + texts[1], texts[0] + b"\0" + texts[2]]
 
 
-CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-TOOLED = "{{ bos_token }}{% if tools %}{{ tools | tojson(indent=2) }}{% endif %}{% for m in messages if m.content or m.tool_calls %}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% else %}{{ m.content | trim }}{% endfor %}{% endfor %}"
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TOOLED = (
+    "{{ bos_token }}{% if tools %}{{ tools | tojson(indent=2) }}{% endif %}"
+    "{% for m in messages if m.content or m.tool_calls %}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}"
+    "{% else %}{{ m.content | trim }}{% endfor %}{% endfor %}"
+)
+COUNTING = (
+    "{% macro f(x) %}{{ x }}{% endmacro %}{% set ns = namespace(i=0) %}"
+    "{% for i in range(3) %}{% set ns.i = ns.i + i %}{{ f(ns.i) }}{% endfor %}"
+)
+JOINING = "{{ 'a' * 3 ~ '%s' % messages[0].role ~ strftime_now('%Y') ~ messages | map(attribute='role') | join(',') }}"
 
 
 def starts_template() -> list[bytes]:
@@ -227,12 +239,8 @@ def starts_template() -> list[bytes]:
             "chat_template.json": {"chat_template": {"default": "{{ raise_exception('no') }}"}},
             "special_tokens_map.json": {"pad_token": "p"},
         },
-        {
-            "chat_template.jinja": "{% macro f(x) %}{{ x }}{% endmacro %}{% set ns = namespace(i=0) %}{% for i in range(3) %}{% set ns.i = ns.i + i %}{{ f(ns.i) }}{% endfor %}"
-        },
-        {
-            "chat_template.jinja": "{{ 'a' * 3 ~ '%s' % messages[0].role ~ strftime_now('%Y') ~ messages | map(attribute='role') | join(',') }}"
-        },
+        {"chat_template.jinja": COUNTING},
+        {"chat_template.jinja": JOINING},
     ]
     return [json.dumps(one).encode() for one in files]
 

@@ -12,7 +12,7 @@ import pytest
 from servers.fault import FaultServer, Script, chunked, head, hello, plain, sse, word
 from transport.faces import LOOPED, both, chat, stream
 
-from hydra_infer import Backend, Router, StreamBroken
+from hydra_infer import AllBackendsFailed, Backend, Router, StreamBroken
 from hydra_infer.wire import exchange
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -125,7 +125,7 @@ def test_endless_tool_calls_break_too(face: str) -> None:
     calls = sse({"choices": [{"index": 0, "delta": {"tool_calls": [{"function": {"name": "f"}}] * 100}}]})
     with FaultServer(endless(calls * 10)) as server:
         router = Router([Backend.openai(server.url, models=["m"], name="bad")])
-        with pytest.raises(StreamBroken, match="more than 1024 tool calls came"):
+        with pytest.raises((StreamBroken, AllBackendsFailed), match="more than 1024 tool calls came"):  # by what comes at once
             stream(face, router, [])
         router.close()
 
@@ -135,10 +135,7 @@ def test_endless_tool_calls_break_too(face: str) -> None:
 def test_an_endless_list_of_models_is_no_list(face: str, kind: str) -> None:
     with FaultServer(endless(b'{"id": "m"},' * 5000, b'{"data": [')) as server:
         router = Router([getattr(Backend, kind)(server.url, name="bad")])
-        if face == "sync":
-            found = router.status()
-        else:
-            found = asyncio.run(router.aio.status())
+        found = router.status() if face == "sync" else asyncio.run(router.aio.status())
         assert "larger than 16777216 bytes" in str(found)
         assert server.left.wait(5)
         router.close()
