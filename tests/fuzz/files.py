@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from ops.bench import made_up
 from synthetic import LLAMA_1B, QWEN3_235B, gguf_bytes, gguf_metadata
 
 from hydra_infer.engines.sandbox import Refusal
@@ -19,6 +21,7 @@ from hydra_infer.models.strict_json import parse_object
 from hydra_infer.models.tokenizer import compare
 from hydra_infer.ops import bench, journal, orphan
 from hydra_infer.ops.bench.journal import Journal as BenchFile
+from hydra_infer.ops.bench.report import Report
 from hydra_infer.ops.bench.steps import Setup
 
 from .target import Dice, Target, put
@@ -144,6 +147,24 @@ def run_journal(data: bytes) -> None:
         orphan.recorded(put("record", data))
     except HydraError as error:
         refused(error)
+
+
+def run_report(data: bytes) -> None:
+    """A bench's report as it was kept, said again in every way."""
+    try:
+        report = Report.from_json(data.decode("utf-8", "replace"))
+        again = Report.from_json(report.to_json())
+    except HydraError as error:
+        return refused(error)
+    assert repr(again.to_dict()) == repr(report.to_dict())
+    assert str(report)
+    assert ("<svg" in report.to_html()) is bool(report.comparisons)
+    return None
+
+
+def starts_report() -> list[bytes]:
+    small = replace(made_up.SETUP, kinds=("chat",), parallel=(1,), repetitions=6)
+    return [made_up.report(small, factor=1.2, noise=0.1).to_json(None).encode()]
 
 
 def starts_safetensors() -> list[bytes]:
@@ -278,6 +299,7 @@ TARGETS = {
         ("{{", "}}", "{%", "%}", "for", "endfor", "if", "range(", "*", "**", "|tojson", "~", "%", ".format("),
         values=True,
     ),
+    "report": Target(run_report, starts_report, ("setup", "results", "minimum", "decode_tps", "speed/chat/1/0/a"), values=True),
     "journal": Target(
         run_journal, starts_journal, ("begin", "doing", "done", "end", "facts", "at", "step", "result"), values=True
     ),

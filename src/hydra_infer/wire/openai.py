@@ -11,9 +11,9 @@ from urllib.parse import urljoin, urlsplit
 
 from .bounds import MAX_CHOICES, MAX_EARLY_EVENTS, MAX_VALUES, load
 from .exchange import Event, Receiver, WireRequest, broken
-from .question import Question
+from .question import Question, to_json
 from .shape import flaw_in
-from .splice import Text
+from .splice import NotAnObject, Text
 from .sse import SSEParser
 from .trouble import Failure, failure_of_error, failure_of_status
 
@@ -244,13 +244,14 @@ def rename(event: Event, model: str) -> bytes:
     local_name = event.data.get("model")
     if local_name is None or local_name == model:
         return event.raw
-    if not isinstance(local_name, str):
-        return Text(event.raw).replace(model=model)
-    for needle, renamed in _renamings(local_name, model):
+    for needle, renamed in _renamings(local_name, model) if isinstance(local_name, str) else ():
         # Standing there once, it is the top-level value (inside strings its quotes would be escaped).
         if event.raw.count(needle) == 1:
             return event.raw.replace(needle, renamed)
-    return Text(event.raw).replace(model=model)
+    try:
+        return Text(event.raw).replace(model=model)
+    except NotAnObject:  # with a key that stands there twice, say: then as it was read
+        return to_json({**event.data, "model": model})
 
 
 @functools.lru_cache(maxsize=64)

@@ -161,7 +161,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     try:
         seconds = float(value) if value[0].isdigit() else _date_gap(value, headers.get("date", ""))
-    except (ValueError, TypeError):  # TypeError: only one of the two dates has a zone
+    except (ValueError, TypeError, OverflowError):  # TypeError: only one of the two dates has a zone
         return None
     return None if seconds is None or math.isnan(seconds) else max(0.0, min(seconds, 86_400.0))
 
