@@ -109,7 +109,8 @@ def _files(client: httpx.Client, repo: str, revision: str) -> Iterator[_File]:
         url = response.links["next"]["url"]
         # The token goes with the client, wherever the client is sent.
         if _origin(client.base_url.join(url)) != _origin(client.base_url):
-            raise Refused(f"the hub's list of {what} goes on at another address: {url[:200]}", hint="nothing was sent there")
+            elsewhere = client.base_url.join(url).host
+            raise Refused(f"the hub's list of {what} goes on at another address, {elsewhere}", hint="nothing was sent there")
     raise Refused(f"the hub's list of {what} has more than {MAX_PAGES} pages")
 
 

@@ -22,7 +22,7 @@ from ..wire.trouble import Failure, failure_of_status
 from .aiohttp_line import async_line
 from .answer import Answer, AsyncAnswer
 from .engine import AsyncEngineLine, EngineLine
-from .looks import Body, Got, engine_look, loaded_path, read_list, shows, target, with_loaded
+from .looks import Body, Got, engine_look, hushed, loaded_path, read_list, shows, target, with_loaded
 from .opening import Opening, still_loading
 from .upstream import AsyncLine, HttpLine, Line, LineFailed
 from .watch import Watch, quick
@@ -98,6 +98,7 @@ class Shell:
                     if reading.done:
                         break
                 reading.end()
+                reading.failure = reading.failure and hushed(reading.failure, backend)
             finally:
                 response.close()
         except LineFailed as error:
@@ -240,6 +241,7 @@ class AsyncShell:
                     if reading.done:
                         break
                 reading.end()
+                reading.failure = reading.failure and hushed(reading.failure, backend)
             finally:
                 await response.aclose()
         except LineFailed as error:
@@ -298,7 +300,7 @@ class AsyncShell:
             return got
         status, headers, body = got
         if status != 200:
-            return failure_of_status(status, headers, body)
+            return hushed(failure_of_status(status, headers, body), step.backend)
         self._pool.warmed(step.backend, step.local.name, step.context)
         return None
 
