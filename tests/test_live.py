@@ -125,7 +125,7 @@ def test_the_page_needs_no_key_tells_nothing_and_its_events_do() -> None:
             assert "secret-box" in told
             assert "theirs" not in told
             assert "ours" not in told
-            assert client.post("/", headers={"authorization": "Bearer ours"}).status_code == 404
+            assert client.post("/", headers={"authorization": "Bearer ours"}).status_code == 405
 
 
 def test_the_page_may_run_its_own_script_and_fetch_nothing_from_elsewhere() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,8 @@ from servers.listening import listening
 from servers.tabby import API_KEY, TabbyServer
 
 from hydra_infer import Backend, ConfigError, Router
-from hydra_infer.serve import App, serve
+from hydra_infer.serve import OWN, App, serve
+from hydra_infer.wire.question import PATHS
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -129,9 +131,76 @@ def test_routers_that_ask_each_other_in_a_circle_stop() -> None:
             assert client.post("/v1/chat/completions", json=BODY, headers={"x-hydra-hops": hops}).status_code == 508
 
 
-def test_an_open_door_beyond_loopback_is_refused() -> None:
-    with pytest.raises(ConfigError, match="0.0.0.0"):
-        serve(Router([Backend.openai("a", models=["m"])]), host="0.0.0.0")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "gpu-box", ""])
+def test_an_open_door_beyond_loopback_is_refused(host: str) -> None:
+    with Router([Backend.openai("a", models=["m"])]) as router, pytest.raises(ConfigError, match=f"host='{host}'"):
+        serve(router, host=host)
+
+
+def test_what_is_described_is_what_is_answered() -> None:
+    """Every place, by every method; `make test-schema` compares what is in the answers."""
+    with FaultServer(hello("a")) as server, serving(Backend.openai(server.url, models=["m"]), api_key="ours") as client:
+        described = client.get("/openapi.json").json()
+        places = {path: {method.upper() for method in methods} for path, methods in described["paths"].items()}
+        assert places.keys() == {*OWN, "/v1/models", "/v1/responses", *(f"/v1{path}" for path in PATHS)}
+        right = {"authorization": "Bearer ours"}
+        for path, methods in places.items():
+            for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "QUERY"):
+                if path == "/live/events" and method in methods:
+                    continue  # its answer has no end
+                needs_key = "security" in described["paths"][path].get(method.lower(), {})
+                if method in methods:
+                    assert client.request(method, path, json=BODY).status_code == (401 if needs_key else 200), (method, path)
+                asked = {"model": "m", "input": "x"} if path.endswith(("/embeddings", "/responses")) else BODY
+                answer = client.request(method, path, json=asked, headers=right)
+                assert answer.status_code == (200 if method in methods else 405), (method, path)
+                if method not in methods:
+                    assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == methods
+
+
+@pytest.mark.parametrize("hops", ["²", "9" * 5000, "-1", "1e1"])
+def test_hops_that_are_no_number_are_a_circle(hops: str) -> None:
+    with serving(Backend.openai("nobody.invalid", models=["m"])) as client:
+        answer = client.get("/v1/models", headers=[(b"x-hydra-hops", hops.encode("latin-1"))])
+        assert (answer.status_code, len(answer.text) < 300) == (508, True)
+
+
+def test_a_web_page_cannot_ask_as_a_form_does() -> None:
+    """A request of these types is sent to any address without a preflight; without a key it would be answered."""
+    with FaultServer(hello("a")) as server, serving(Backend.openai(server.url, models=["m"])) as client:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+            answer = client.post("/v1/chat/completions", content=json.dumps(BODY), headers={"content-type": kind})
+            assert answer.status_code == 415
+        assert server.requests == []
+        said = {"content-type": "application/json; charset=utf-8"}
+        assert client.post("/v1/chat/completions", content=json.dumps(BODY), headers=said).status_code == 200
+        assert client.post("/v1/chat/completions", content=json.dumps(BODY)).status_code == 200
+
+
+def test_a_models_name_is_no_header() -> None:
+    """Names come from servers; one with a line break in it would begin another header."""
+    name = "m\r\nset-cookie: a=b"
+    with FaultServer(hello("a")) as server, serving(Backend.openai(server.url, models=[name])) as client:
+        answer = client.post("/v1/chat/completions", json={**BODY, "model": name})
+        assert (answer.status_code, answer.headers["x-hydra-model"]) == (200, "m??set-cookie: a=b")
+        assert "set-cookie" not in answer.headers
+
+
+def test_a_client_that_does_not_go_on_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hydra_infer.serve.BODY_SECONDS", 0.2)
+    with serving(Backend.openai("nobody.invalid", models=["m"])) as client:
+        address = (client.base_url.host, client.base_url.port or 0)
+        with socket.create_connection(address, timeout=10) as slow:
+            slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n{")
+            assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_refusal_that_is_no_json_is_told_as_json() -> None:
+    page = plain(b"<h1>Bad Request</h1>", 400, "text/html")
+    with FaultServer(page) as server, serving(Backend.openai(server.url, models=["m"])) as client:
+        answer = client.post("/v1/chat/completions", json=BODY)
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
+        assert answer.json()["error"]["code"] == "bad_request"
 
 
 def test_a_port_that_cannot_be_is_named() -> None:

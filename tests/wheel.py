@@ -30,7 +30,7 @@ def main() -> None:
 
     home = Path(hydra_infer.__file__).parent
     assert home.is_relative_to(Path(sys.prefix).resolve()), f"the installed wheel is meant to be tested, not {home}"
-    for name in ("py.typed", "live.html"):
+    for name in ("py.typed", "live.html", "openapi.json"):
         assert (home / name).is_file(), f"{name} is missing"
     required = [line for line in importlib.metadata.requires("hydra-infer") or [] if "extra ==" not in line]
     assert {line.split(">")[0].split("<")[0].strip() for line in required} == CORE, required

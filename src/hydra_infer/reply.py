@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .plain import count_of, number_of, table_of, text_of
+
 __all__ = ["Assembler", "Chunk", "Embeddings", "Reply", "Timings", "Usage"]
 
 JsonDict = dict[str, Any]
@@ -159,10 +161,10 @@ class Assembler:
         """Take a complete (not streamed) body as the answer."""
         self._body = dict(body)
         for choice in body.get("choices") or []:
-            self._choices[int(choice.get("index") or 0)] = dict(choice)
+            self._choices[choice.get("index") or 0] = dict(choice)
         first = self._choices.get(0, {})
         message = first.get("message") or {}
-        self.text = str(message.get("content") or first.get("text") or "")
+        self.text = text_of(message.get("content")) or text_of(first.get("text"))
         self.reasoning = _reasoning(message)
 
     def body(self) -> JsonDict:
@@ -202,20 +204,20 @@ class Assembler:
         )
 
     def _merge(self, piece: Mapping[str, Any], event: JsonDict) -> tuple[int, Chunk]:
-        index = int(piece.get("index") or 0)
+        index = piece.get("index") or 0
         choice = self._choices.setdefault(index, {"index": index, "finish_reason": None})
         for key, value in piece.items():
             if key == "text" and isinstance(value, str):
-                choice["text"] = choice.get("text", "") + value
+                choice["text"] = text_of(choice.get("text")) + value
             elif key == "logprobs" and isinstance(value, Mapping):
-                choice["logprobs"] = _merge_logprobs(choice.get("logprobs") or {}, value)
+                choice["logprobs"] = _merge_logprobs(table_of(choice.get("logprobs")), value)
             elif key not in ("index", "delta") and value is not None:
                 choice[key] = value
         delta = piece.get("delta") or {}
         if delta or "delta" in piece:
             _merge_delta(choice.setdefault("message", {"role": "assistant", "content": None}), delta)
         return index, Chunk(
-            text=_text(delta.get("content")) or _text(piece.get("text")),
+            text=text_of(delta.get("content")) or text_of(piece.get("text")),
             reasoning=_reasoning(delta),
             tool_calls=tuple(delta.get("tool_calls") or ()),
             finish_reason=piece.get("finish_reason"),
@@ -225,10 +227,8 @@ class Assembler:
 
 def usage_of(body: Mapping[str, Any]) -> Usage:
     """The token counts of an OpenAI-shaped body; None where the server said nothing."""
-    usage = body.get("usage")
-    if not isinstance(usage, Mapping):
-        return Usage()
-    return Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens"))
+    usage = table_of(body.get("usage"))
+    return Usage(*(count_of(usage.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens")))
 
 
 def _merge_delta(message: JsonDict, delta: Mapping[str, Any]) -> None:
@@ -238,7 +238,7 @@ def _merge_delta(message: JsonDict, delta: Mapping[str, Any]) -> None:
         if key == "tool_calls":
             _merge_tool_calls(message.setdefault("tool_calls", []), value)
         elif isinstance(value, str) and key in ("content", "refusal", *REASONING_KEYS):
-            message[key] = (message.get(key) or "") + value
+            message[key] = text_of(message.get(key)) + value
         else:
             message[key] = value
 
@@ -247,7 +247,7 @@ def _merge_tool_calls(calls: list[JsonDict], pieces: list[Mapping[str, Any]]) ->
     for piece in pieces:
         position = piece.get("index")
         # A server that sends calls whole may leave the index out: each such piece is a call of its own.
-        if not isinstance(position, int) or position >= len(calls):
+        if position is None or position >= len(calls):
             calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
             position = len(calls) - 1
         call, function = calls[position], piece.get("function") or {}
@@ -257,12 +257,13 @@ def _merge_tool_calls(calls: list[JsonDict], pieces: list[Mapping[str, Any]]) ->
         call["function"]["arguments"] += function.get("arguments") or ""
 
 
-def _merge_logprobs(have: JsonDict, new: Mapping[str, Any]) -> JsonDict:
-    return {key: (have.get(key) or []) + value if isinstance(value, list) else value for key, value in {**have, **new}.items()}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _merge_logprobs(have: Mapping[str, Any], new: Mapping[str, Any]) -> JsonDict:
+    """Lists (of tokens) grow by what came; anything else is as it was said last."""
+    merged = {**have, **new}
+    for key, value in new.items():
+        if isinstance(value, list) and isinstance(before := have.get(key), list):
+            merged[key] = before + value
+    return merged
 
 
 def _reasoning(message: Mapping[str, Any]) -> str:
@@ -274,20 +275,20 @@ def _reasoning(message: Mapping[str, Any]) -> str:
 
 def _draft(body: Mapping[str, Any]) -> JsonDict | None:
     """What drafting came to, from `timings` as llama.cpp writes them: tokens drafted, of those accepted, and their share."""
-    told = body.get("timings")
-    if not isinstance(told, Mapping) or not told.get("draft_n"):
+    told = table_of(body.get("timings"))
+    drafted, accepted = count_of(told.get("draft_n")), count_of(told.get("draft_n_accepted")) or 0
+    if not drafted:
         return None
-    drafted, accepted = told["draft_n"], told.get("draft_n_accepted", 0)
     return {"tokens": drafted, "accepted": accepted, "acceptance": accepted / drafted}
 
 
 def _timings(body: Mapping[str, Any], measured: Timings) -> Timings:
     """llama.cpp reports speeds in `timings`; they exclude the network and its buffers, so they win over ours."""
-    told = body.get("timings")
-    told = told if isinstance(told, Mapping) else {}
+    told = table_of(body.get("timings"))
+    prefill, decode = number_of(told.get("prompt_per_second")), number_of(told.get("predicted_per_second"))
     return Timings(
         ttft=measured.ttft,
         total=measured.total,
-        prefill_tps=told.get("prompt_per_second", measured.prefill_tps),
-        decode_tps=told.get("predicted_per_second", measured.decode_tps),
+        prefill_tps=measured.prefill_tps if prefill is None else prefill,
+        decode_tps=measured.decode_tps if decode is None else decode,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import importlib.resources
 import ipaddress
 import json
 import re
@@ -26,10 +27,17 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 # A silent stream is committed with 200 and kept alive by comments, for proxies and clients that give up on silence.
 PING_SECONDS = 15.0
 MAX_BODY_BYTES = 256 * 2**20
+# A request's body must go on coming: a client that sends a byte now and then would hold what it has sent for ever.
+BODY_SECONDS = 60.0
+# What is answered here without a router, by path, and how it may be asked.
+OWN = {"/": ("GET", "HEAD"), "/health": ("GET",), "/openapi.json": ("GET",), "/metrics": ("GET",), "/live/events": ("GET",)}
+# Needs no key: none of it tells anything of the servers.
+OPEN = ("/", "/health", "/openapi.json")
 # A router in front of a router in front of itself would ask for ever; three in a row is more than anybody needs.
 MAX_HOPS = 3
 HOPS = "x-hydra-hops"
 # Whether a stream is wanted; inside a string the quotes would be escaped.
+_UNPRINTABLE = re.compile(rb"[\x00-\x1f\x7f]")
 _STREAMED = re.compile(rb'(?<!\\)"stream"\s*:\s*true')
 
 
@@ -97,32 +105,36 @@ class App:
     async def _http(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if path == "/" and method in ("GET", "HEAD"):
-            await self._plain(send, *page())
+        if path in OPEN and method in OWN[path]:
+            await self._plain(send, *_open_place(path))
             return
         answer = self._at_the_door(method, path, headers)
         if answer is None:
             body = await _read(receive)
-            if body is None:
-                answer = 413, error_answer(f"the request is larger than {MAX_BODY_BYTES} bytes", "too_large")
-            else:
+            if isinstance(body, bytes):
                 await self._route(method, path, headers, body, receive, send)
                 return
-        await self._plain(send, Head(answer[0], {"content-type": "application/json"}), answer[1])
+            answer = body
+        allow = {"allow": ", ".join(OWN[path])} if answer[0] == 405 else {}
+        await self._plain(send, Head(answer[0], {"content-type": "application/json", **allow}), answer[1])
 
     def _at_the_door(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, bytes] | None:
-        """An answer that needs no routing: health, preflight, a missing key, a loop. None lets the request in."""
-        if path == "/health":
-            return 200, b'{"status":"ok"}'
+        """An answer that needs no routing: preflight, a missing key, a loop. None lets the request in."""
         if method == "OPTIONS" and self._cors:
             return 200, b"{}"
         given = headers.get("authorization", "").removeprefix("Bearer ").encode()
         if self._key is not None and not hmac.compare_digest(given, self._key):
             return 401, error_answer("the API key is missing or wrong", "invalid_api_key", kind="invalid_request_error")
+        if method not in OWN.get(path, (method,)):
+            return 405, error_answer(f"{path} is asked for by {' or '.join(OWN[path])} only", "method_not_allowed")
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if method == "POST" and kind not in ("", "application/json") and not kind.endswith("+json"):
+            # A web page may send such requests to any address, this machine's own too, without being asked first.
+            return 415, error_answer(f"the body is said to be {kind[:80]!r}, not application/json", "unsupported_media_type")
         hops = headers.get(HOPS, "0")
-        if not hops.isdigit() or int(hops) >= MAX_HOPS:
+        if re.fullmatch(r"[0-9]{1,3}", hops) is None or int(hops) >= MAX_HOPS:
             return 508, error_answer(
-                f"this request has come through {hops} routers already: they ask each other in a circle", "loop_detected"
+                f"this request has come through {hops[:9]} routers already: they ask each other in a circle", "loop_detected"
             )
         return None
 
@@ -130,7 +142,7 @@ class App:
         if path == "/metrics":
             await self._plain(send, Head(200, {"content-type": "text/plain; version=0.0.4"}), self._metrics().encode())
             return
-        if path == "/live/events" and method == "GET":
+        if path == "/live/events":
             await self._show(receive, send)
             return
         onward = {**headers, HOPS: str(int(headers.get(HOPS, "0")) + 1)}
@@ -203,7 +215,9 @@ class App:
 
     async def _start(self, send: Send, head: Head) -> None:
         headers = [
-            (name.encode(), str(value).encode("latin-1", "replace")) for name, value in {**head.headers, **self._cors}.items()
+            # A model's name may come from a server, and a line break in it would begin another header.
+            (name.encode(), _UNPRINTABLE.sub(b"?", str(value).encode("latin-1", "replace")))
+            for name, value in {**head.headers, **self._cors}.items()
         ]
         await send({"type": "http.response.start", "status": head.status, "headers": [*headers, (b"cache-control", b"no-store")]})
 
@@ -224,14 +238,28 @@ class App:
         return "\n".join(lines) + "\n"
 
 
-async def _read(receive: Receive) -> bytes | None:
-    """The whole request body; None when it is too large."""
+def _open_place(path: str) -> tuple[Head, bytes]:
+    """What anybody may see."""
+    if path == "/":
+        return page()
+    json_head = Head(200, {"content-type": "application/json"})
+    if path == "/health":
+        return json_head, b'{"status":"ok"}'
+    return json_head, importlib.resources.files(__package__).joinpath("openapi.json").read_bytes()
+
+
+async def _read(receive: Receive) -> bytes | tuple[int, bytes]:
+    """The whole request body; or status and body of a refusal, where it is too large or does not go on."""
     body = bytearray()
     while True:
-        event = await receive()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                event = await receive()
+        except TimeoutError:
+            return 408, error_answer(f"nothing more of the request came for {BODY_SECONDS:g} s", "request_timeout")
         body += event.get("body", b"")
         if len(body) > MAX_BODY_BYTES:
-            return None
+            return 413, error_answer(f"the request is larger than {MAX_BODY_BYTES} bytes", "too_large")
         if not event.get("more_body"):
             return bytes(body)
 

@@ -239,3 +239,54 @@ def test_a_pull_that_was_killed_goes_on_where_it_ended(tmp_path: Path, capsys: p
         assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path / "n")}
         assert server.requests[-1].headers["range"] == f"bytes={begun}-"
     assert there(tmp_path / "n") == {"m.bin": WEIGHTS}
+
+
+def test_the_list_does_not_lead_the_token_to_another_address(tmp_path: Path) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.url.host, request.headers.get("authorization")))
+        return httpx.Response(200, json=[], headers={"link": '<https://elsewhere.invalid/page/2>; rel="next"'})
+
+    with pytest.raises(Refused, match="another address, elsewhere.invalid"):
+        fetch("o/n", tmp_path, token="secret", address="https://hub.invalid", transport=httpx.MockTransport(answer))
+    assert seen == [("hub.invalid", "Bearer secret")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": "x"}',
+        b"[1]",
+        b"nope",
+        b"[" * 100_000,
+        b'[{"type": "file", "path": 1, "size": 1}]',
+        b'[{"type": "file", "path": "a", "size": "9"}]',
+    ],
+)
+def test_a_list_that_is_none_is_told(tmp_path: Path, body: bytes) -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=httpx.ByteStream(body)))
+    with pytest.raises((Refused, ConfigError)):
+        fetch("o/n", tmp_path, address="https://hub.invalid", transport=transport)
+
+
+def test_a_file_longer_than_was_told_does_not_fill_the_disk(tmp_path: Path) -> None:
+    class Endless(httpx.SyncByteStream):
+        sent = 0
+
+        def __iter__(self) -> Any:
+            while self.sent < 2**30:
+                self.sent += 2**20
+                yield bytes(2**20)
+
+    stream = Endless()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "/tree/" in request.url.path:
+            return httpx.Response(200, json=[{"type": "file", "path": "a", "size": 10}])
+        return httpx.Response(200, stream=stream)
+
+    with pytest.raises(Refused, match="what came is another file"):
+        fetch("o/n", tmp_path, address="https://hub.invalid", transport=httpx.MockTransport(answer))
+    assert stream.sent <= 2 * 2**20
+    assert list((tmp_path / "n").iterdir()) == []

@@ -65,7 +65,8 @@ def _read(how: str, text: str, where: str) -> Any:
         # ruamel quotes the text around the place, and of a key that stands twice both values: they may be secrets.
         problem = str(error.problem).partition(" with value ")[0]
         raise ConfigError(f"{where}{f':{line}' if line else ''} is not usable YAML: {problem}", line=line) from None
-    except (YAMLError, RecursionError, ValueError, LookupError) as error:  # ruamel trips over odd dates, and over -_
+    except (YAMLError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        # ruamel trips over odd dates, over -_, over lists and tables as keys, and over comments where it expects none.
         raise ConfigError(f"{where} is not usable YAML: {type(error).__name__}", line=None) from None
 
 

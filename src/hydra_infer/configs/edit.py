@@ -80,6 +80,10 @@ def _set(text: str, path: tuple[str | int, ...], value: Any, where: str) -> str:
         return _splice(text, node.end_mark.index - 1, f"{', ' if node.value else ''}{flow(rest[0])}: {inner}")
     if isinstance(node.value, list) and node.value:
         return _after(text, _end(text, key, node), " " * node.value[0][0].start_mark.column, rest, value)
+    if key is None:
+        raise ConfigError(
+            f"{where}: there is no {_said(rest)} to change", hint="what it would belong to is neither a table nor empty"
+        )
     return _after(text, _end(text, key, node), " " * (key.start_mark.column + 2), rest, value)
 
 
@@ -124,7 +128,10 @@ def _is_unwritten(node: Any) -> bool:
 
 
 def _colon(text: str, key: Any) -> int:
-    return text.index(":", key.end_mark.index) + 1
+    found = text.find(":", key.end_mark.index)
+    if found < 0:
+        raise ConfigError(f"the key {key.value!r:.80} has no colon behind it", hint="edit it by hand")
+    return found + 1
 
 
 def _after(text: str, place: int, indent: str, rest: tuple[str | int, ...], value: Any) -> str:

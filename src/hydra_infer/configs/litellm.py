@@ -182,18 +182,23 @@ class _Reader:
 
     def _context(self, kind: str, group: str, row: dict[str, Any], params: dict[str, Any]) -> int | None:
         """num_ctx is what Ollama is told; max_input_tokens only says what a server takes."""
-        info = row.get("model_info")
-        limit = info.get("max_input_tokens") if isinstance(info, dict) else None
-        if isinstance(info, dict) and info.get("max_tokens") and not limit:
-            told = "num_ctx in litellm_params" if kind == "ollama" else "max_input_tokens"
-            self._warn(info, "max_tokens", f"max_tokens of {group!r} is an answer's length: {told} says the context")
+        info: dict[str, Any] = told if isinstance(told := row.get("model_info"), dict) else {}
+        if info.get("max_tokens") and not info.get("max_input_tokens"):
+            where = "num_ctx in litellm_params" if kind == "ollama" else "max_input_tokens"
+            self._warn(info, "max_tokens", f"max_tokens of {group!r} is an answer's length: {where} says the context")
         if kind != "ollama":
-            return limit
-        if limit and "num_ctx" not in params:
+            return self._tokens(info, "max_input_tokens")
+        if info.get("max_input_tokens") and "num_ctx" not in params:
             self._warn(
                 row, "model_info", f"max_input_tokens of {group!r} was not taken over: say num_ctx to have Ollama serve it"
             )
-        return params.get("num_ctx")
+        return self._tokens(params, "num_ctx")
+
+    def _tokens(self, table: dict[str, Any], key: str) -> int | None:
+        value = table.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise self._wrong(table, key, f"is {str(value)[:60]!r}, not a number of tokens")
+        return value
 
     # ---- settings --------------------------------------------------------------------------------------------
 

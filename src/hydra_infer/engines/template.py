@@ -178,9 +178,9 @@ def _named(value: Any, path: Path) -> dict[str, str]:
         return {}
     if isinstance(value, str):
         return {"default": value}
-    if isinstance(value, list) and all(isinstance(one, dict) for one in value):
-        value = {one.get("name"): one.get("template") for one in value}
-    if not isinstance(value, dict) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+    if isinstance(value, list) and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in value):
+        value = {one["name"]: one.get("template") for one in value}
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise ConfigError(f"{path}: chat_template is neither a text nor a list of texts with names")
     return value
 

@@ -122,8 +122,7 @@ def minimax(fields: Fields, index: int) -> Layer:
 def qwen3_moe(fields: Fields, index: int) -> Layer:
     """Every `decoder_sparse_step`-th layer has experts, except those listed in `mlp_only_layers`."""
     attention = attention_of(fields, qk_norm=True)
-    dense = fields.values.get("mlp_only_layers") or []
-    if index in dense or (index + 1) % fields.count("decoder_sparse_step", 1, MAX_LAYERS):
+    if index in fields.listed("mlp_only_layers", []) or (index + 1) % fields.count("decoder_sparse_step", 1, MAX_LAYERS):
         return Layer(attention, dense_of(fields))
     return Layer(attention, experts_of(fields, "moe_intermediate_size", "num_experts"))
 

@@ -58,6 +58,14 @@ class Fields:
             raise self.fail(field, f"is {str(value)[:40]!r}, not a number up to {most}")
         return float(value)
 
+    def listed(self, field: str, default: list[Any]) -> list[Any]:
+        """A list, of whatever; `default` where the field is absent or null."""
+        value = self.values.get(field)
+        value = default if value is None else value
+        if not isinstance(value, list):
+            raise self.fail(field, f"is {str(value)[:40]!r}, not a list")
+        return value
+
     def word(self, field: str, index: int, allowed: tuple[str, ...]) -> str:
         """Entry `index` of a list of words, one of those `allowed`."""
         values = self.values.get(field)

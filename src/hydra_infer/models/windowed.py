@@ -24,10 +24,7 @@ def laguna(fields: Fields, index: int) -> Layer:
     heads = fields.values.get("num_attention_heads_per_layer")
     own = fields if heads is None else _with(fields, {"num_attention_heads": _entry(fields, heads, index)})
     attention = _windowed(fields, replace(attention_of(own, qk_norm=True, bias=False), gate="heads", gate_key="g_proj"), index)
-    dense = fields.values.get("mlp_only_layers", [0])
-    if not isinstance(dense, list):
-        raise fields.fail("mlp_only_layers", "is not a list of layers")
-    if index in dense:
+    if index in fields.listed("mlp_only_layers", [0]):
         return Layer(attention, dense_of(fields, column_bytes=4))
     experts = experts_of(fields, "moe_intermediate_size", "num_experts")
     shared = fields.count("shared_expert_intermediate_size")
@@ -130,5 +127,6 @@ def _with(fields: Fields, changed: Mapping[str, Any]) -> Fields:
 def _entry(fields: Fields, values: Any, index: int) -> Any:
     """Entry `index` of a list with one for every layer."""
     if not isinstance(values, list) or index >= len(values):
-        raise fields.fail("num_hidden_layers", f"is more than a list by layer describes, {len(values)}")
+        count = len(values) if isinstance(values, list) else 0
+        raise fields.fail("num_hidden_layers", f"is more than a list by layer describes, {count}")
     return values[index]

@@ -7,6 +7,7 @@ files, /REPO/resolve/REVISION/PATH gives one, by way of another host for large o
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ __all__ = ["fetch"]
 
 HUB = "https://huggingface.co"
 PIECE = 1 * MIB
+# The hub lists 1,000 files a page; the largest repositories have some thousands.
+MAX_LIST = 16 * MIB
+MAX_PAGES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,15 @@ def fetch(
     options: dict[str, Any] = {"transport": transport} if transport else {}
     again = "run it again: what has come is kept"
     with (
-        httpx.Client(base_url=address, headers=headers, follow_redirects=True, timeout=30.0, **options) as client,
+        httpx.Client(
+            base_url=address,
+            headers=headers,
+            follow_redirects=True,
+            timeout=30.0,
+            # Many networks reach the hub by a proxy alone. It may carry what is encrypted; a token in the clear is not for it.
+            trust_env=address.startswith("https:"),
+            **options,
+        ) as client,
         reporting(progress) as report,
     ):
         try:
@@ -103,15 +115,53 @@ def _fetch_all(client: httpx.Client, repo: str, revision: str, folder: Path, rep
 
 
 def _files(client: httpx.Client, repo: str, revision: str) -> Iterator[_File]:
-    url: str | None = f"/api/models/{repo}/tree/{quote(revision, safe='')}?recursive=true"
-    while url:
-        response = client.get(url)
-        _check(response, f"{repo} at {revision}")
-        for row in response.json():
-            if row.get("type") == "file":
-                large = (row.get("lfs") or {}).get("oid")
-                yield _File(_safe(row["path"]), int(row["size"]), large, None if large else row.get("oid"))
-        url = response.links.get("next", {}).get("url")
+    what = f"{repo} at {revision}"
+    url = f"/api/models/{repo}/tree/{quote(revision, safe='')}?recursive=true"
+    for _ in range(MAX_PAGES):
+        with client.stream("GET", url, headers={"accept-encoding": "identity"}) as response:
+            _check(response, what)
+            rows = _rows(response, what)
+        yield from rows
+        if "next" not in response.links:
+            return
+        url = response.links["next"]["url"]
+        # The token goes with the client, wherever the client is sent.
+        if _origin(client.base_url.join(url)) != _origin(client.base_url):
+            elsewhere = client.base_url.join(url).host
+            raise Refused(f"the hub's list of {what} goes on at another address, {elsewhere}", hint="nothing was sent there")
+    raise Refused(f"the hub's list of {what} has more than {MAX_PAGES} pages")
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _rows(response: httpx.Response, what: str) -> list[_File]:
+    """The files of one page. Raises Refused for what is no list of files, or an endless one."""
+    data = bytearray()
+    for piece in response.iter_bytes(PIECE):
+        data += piece
+        if len(data) > MAX_LIST:
+            raise Refused(f"the hub's list of {what} is larger than {Size(MAX_LIST)}")
+    try:
+        told: list[dict[str, Any]] = list(json.loads(data))
+        rows = [row for row in told if row["type"] == "file"]
+        return [_file(row) for row in rows]
+    except ConfigError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise Refused(f"the hub's list of {what} is none: {error!r:.200}", hint="is that address a hub?") from error
+
+
+def _file(row: dict[str, Any]) -> _File:
+    large = (row.get("lfs") or {}).get("oid")
+    return _File(_safe(row["path"]), _size(row["size"]), large, None if large else row.get("oid"))
+
+
+def _size(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"a size of {value!r:.80}")
+    return value
 
 
 def _safe(path: str) -> str:
@@ -184,6 +234,8 @@ def _fetch(client: httpx.Client, url: str, folder: Path, file: _File, done: int,
                 for piece in response.iter_raw():
                     out.write(piece)
                     begun += len(piece)
+                    if begun > file.size:
+                        break  # another file than was told of, and perhaps one without an end
                     report(min(1.0, (done + begun) / max(1, total)), f"fetching {file.path}")
         out.flush()
         os.fsync(out.fileno())

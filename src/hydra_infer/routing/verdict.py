@@ -71,7 +71,9 @@ class GaveUp:
         if self.final is not None and self.final.trouble is Trouble.OVERFLOW:
             return 400, error_answer(str(self.final.message), "context_length_exceeded", kind="invalid_request_error")
         if self.final is not None:
-            return self.final.status or 400, self.final.body or error_answer(self.final.message, "bad_request")
+            # As it came, where it is what we say it is.
+            whole = self.final.body if self.final.content_type.partition(";")[0].strip() == "application/json" else b""
+            return self.final.status or 400, whole or error_answer(self.final.message, "bad_request")
         if self.unknown:
             return 404, error_answer(str(self.error()), "model_not_found", kind="invalid_request_error")
         code = "deadline_exceeded" if self.out_of_time else "all_backends_failed"

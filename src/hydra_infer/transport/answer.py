@@ -13,6 +13,7 @@ from ..routing.call import Attempt, Ended, Outcome
 from ..routing.flow import Flow
 from ..wire.exchange import Event, Exchange
 from ..wire.trouble import Failure
+from .looks import hushed
 from .upstream import AsyncResponse, LineFailed, Response
 from .watch import Watch
 
@@ -25,7 +26,7 @@ class Told:
     """What both kinds of answer know: who answers, who was asked before, how long the first token took."""
 
     def __init__(self, exchange: Exchange, watch: Watch, events: list[Event], attempt: Attempt, *, ended: bool) -> None:
-        self.backend, self.model = attempt.backend.name, attempt.model
+        self.backend, self.model, self._row = attempt.backend.name, attempt.model, attempt.backend
         self.outcomes: tuple[Outcome, ...] = ()
         self.failure: Failure | None = None
         self.flow: Flow | None = None
@@ -71,7 +72,7 @@ class Told:
     def _finish(self, failure: Failure | None, *, left: bool = False) -> None:
         """Tell the flow, once; it releases the reservation."""
         self._over = True
-        self.failure = failure
+        self.failure = failure = None if failure is None else hushed(failure, self._row)
         flow, self.flow = self.flow, None
         if flow is not None:
             with contextlib.suppress(StopIteration):

@@ -107,12 +107,14 @@ class Desk:
     ) -> _Opened | tuple[Head, bytes] | None:
         """The call in a request, a refusal, or None for "list the models"."""
         place = "/" + path.strip("/").removeprefix("v1").strip("/")
-        if place == "/models" and method == "GET":
-            return None
-        if place not in (*PATHS, RESPONSES):
+        if place not in ("/models", *PATHS, RESPONSES):
             return _no_such_path(method, place)
-        if method != "POST":
-            return _static(405, error_answer(f"{method} {place}: only POST is answered here", "method_not_allowed"))
+        allowed = "GET" if place == "/models" else "POST"
+        if method != allowed:
+            refusal = error_answer(f"{method} {place}: only {allowed} is answered here", "method_not_allowed")
+            return _static(405, refusal, allow=allowed)
+        if place == "/models":
+            return None
         travelling = {name.lower(): value for name, value in headers if name.lower() in _TRAVELLING_HEADERS}
         try:
             question = read_question(place, data, travelling)
@@ -200,8 +202,8 @@ def _no_such_path(method: str, path: str) -> tuple[Head, bytes]:
     )
 
 
-def _static(status: int, body: bytes) -> tuple[Head, bytes]:
-    return Head(status, {"content-type": "application/json", "x-should-retry": "false"}), body
+def _static(status: int, body: bytes, **headers: str) -> tuple[Head, bytes]:
+    return Head(status, {"content-type": "application/json", "x-should-retry": "false", **headers}), body
 
 
 class _Once:

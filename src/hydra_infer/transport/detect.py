@@ -24,6 +24,8 @@ _SIGNS = (
 # Where a server does not answer now, the port on which each kind usually listens tells.
 _PORTS = {5000: "tabby", 11434: "ollama", 4000: "litellm"}
 _SECONDS = 1.5
+# Bytes of an answer that are looked at; the signs stand in short ones.
+_ENOUGH = 4096
 
 
 def detect(urls: Sequence[str], api_keys: Mapping[str, str] | None = None) -> list[Backend]:
@@ -63,9 +65,15 @@ def _kind(row: Backend) -> str:
 def _get(line: HttpLine, path: str) -> str:
     """A short answer's text; empty for a status other than 200."""
     response = line.send(WireRequest("GET", path, {"accept-encoding": "identity"}), Watch(quick(_SECONDS), time.monotonic))
-    body = b"".join(response)
-    response.close()
-    return body[:4096].decode("utf-8", "replace") if response.status == 200 and _is_plain(body) else ""
+    body = b""
+    try:
+        for data in response:
+            body += data
+            if len(body) >= _ENOUGH:
+                break
+    finally:
+        response.close()
+    return body[:_ENOUGH].decode("utf-8", "replace") if response.status == 200 and _is_plain(body) else ""
 
 
 def _is_plain(body: bytes) -> bool:

@@ -110,7 +110,7 @@ def deliver_to(report: Report) -> Callable[[Progressed], None]:
 def embeddings_of(answer: Told, events: list[Event]) -> Embeddings:
     """An answer's vectors, in the order of the texts."""
     body = events[0].data
-    rows = sorted(body["data"], key=lambda row: int(row.get("index") or 0))
+    rows = sorted(body["data"], key=lambda row: row.get("index") or 0)
     return Embeddings(
         embeddings=[row["embedding"] for row in rows],
         model=answer.model,

@@ -4,15 +4,48 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..configs.secrets import HIDDEN
 from ..routing.backend import Backend
 from ..routing.call import Attempt
+from ..wire.bounds import MAX_LIST_BYTES
 from ..wire.dialect import DIALECTS, Look
+from ..wire.exchange import broken
 from ..wire.openai import Target
 from ..wire.trouble import Failure, Trouble, failure_of_status
+from .upstream import LineFailed
 
-__all__ = ["Got", "engine_look", "loaded_path", "read_list", "shows", "target", "with_loaded"]
+__all__ = ["Body", "Got", "engine_look", "hushed", "loaded_path", "read_list", "shows", "target", "with_loaded"]
+
+_LEAST_KEY = 6
 
 Got = tuple[int, dict[str, str], bytes] | Failure  # status, headers and body of an answer
+
+
+class Body:
+    """The body of an answer that is no call's, as it comes. Raises LineFailed where it is longer than such answers are."""
+
+    def __init__(self, most: int = MAX_LIST_BYTES) -> None:
+        self._most, self._data = most, bytearray()
+
+    def add(self, data: bytes) -> None:
+        """The next piece."""
+        self._data += data
+        if len(self._data) > self._most:
+            raise LineFailed(broken(f"the answer is larger than {self._most} bytes", None))
+
+    @property
+    def whole(self) -> bytes:
+        """All of it."""
+        return bytes(self._data)
+
+
+def hushed(failure: Failure, backend: Backend) -> Failure:
+    """The failure without the backend's keys: servers repeat a wrong one in their answers, and those are told to others."""
+    message, body = failure.message, failure.body
+    for key in filter(None, (backend.api_key, backend.admin_key)):
+        if len(key) >= _LEAST_KEY:  # else it is no secret, and may be in any word
+            message, body = message.replace(key, HIDDEN), body.replace(key.encode(), HIDDEN.encode())
+    return failure if (message, body) == (failure.message, failure.body) else replace(failure, message=message, body=body)
 
 
 def target(backend: Backend) -> Target:
@@ -31,11 +64,11 @@ def read_list(backend: Backend, got: Got) -> Look | Failure:
         return got
     status, headers, body = got
     if status != 200:
-        return failure_of_status(status, headers, body)
+        return hushed(failure_of_status(status, headers, body), backend)
     try:
         return Look(DIALECTS[backend.kind].read_list(body))
     except (ValueError, RecursionError) as error:
-        return Failure(Trouble.BROKEN, str(error), status=status)
+        return hushed(Failure(Trouble.BROKEN, str(error), status=status), backend)
 
 
 def loaded_path(step: Attempt) -> str:

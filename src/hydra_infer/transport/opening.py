@@ -7,6 +7,7 @@ from ..wire.dialect import DIALECTS
 from ..wire.exchange import Event, Exchange
 from ..wire.openai import Target
 from ..wire.trouble import Failure, Trouble
+from .looks import hushed
 from .upstream import LineFailed
 
 __all__ = ["Opening", "still_loading"]
@@ -38,7 +39,7 @@ class Opening:
     def failure(self) -> Failure:
         """Why there is no answer."""
         too_far = "too many redirects" if self.exchange.moved else "it ended without an answer"
-        return self._lost or self.exchange.failure or Failure(Trouble.BROKEN, too_far)
+        return hushed(self._lost or self.exchange.failure or Failure(Trouble.BROKEN, too_far), self._step.backend)
 
     def take(self, data: bytes | None) -> None:
         """A piece of the body, or None for its end."""

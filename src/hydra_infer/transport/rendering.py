@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from ..plain import text_of
 from ..routing.verdict import error_answer
 from ..wire.exchange import Event
 from ..wire.openai import as_chunk, rename
@@ -43,7 +44,7 @@ class ChatRendering:
         if event.whole:
             return encode_event(json.dumps({**as_chunk(event.data), "model": self._answer.model}).encode())
         choice = (event.data.get("choices") or [{}])[0]
-        self._text.append((choice.get("delta") or {}).get("content") or choice.get("text") or "")
+        self._text.append(text_of((choice.get("delta") or {}).get("content")) or text_of(choice.get("text")))
         return encode_event(rename(event, self._answer.model))
 
     def last(self) -> bytes:

@@ -22,7 +22,7 @@ from ..wire.trouble import Failure, failure_of_status
 from .aiohttp_line import async_line
 from .answer import Answer, AsyncAnswer
 from .engine import AsyncEngineLine, EngineLine
-from .looks import Got, engine_look, loaded_path, read_list, shows, target, with_loaded
+from .looks import Body, Got, engine_look, hushed, loaded_path, read_list, shows, target, with_loaded
 from .opening import Opening, still_loading
 from .upstream import AsyncLine, HttpLine, Line, LineFailed
 from .watch import Watch, quick
@@ -98,6 +98,7 @@ class Shell:
                     if reading.done:
                         break
                 reading.end()
+                reading.failure = reading.failure and hushed(reading.failure, backend)
             finally:
                 response.close()
         except LineFailed as error:
@@ -127,11 +128,15 @@ class Shell:
     def _get(self, backend: Backend, path: str, watch: Watch) -> Got:
         try:
             response = self._lines[backend.name].send(get(path, target(backend)), watch)
-            body = b"".join(response)
-            response.close()
+            try:
+                body = Body()
+                for data in response:
+                    body.add(data)
+            finally:
+                response.close()
         except LineFailed as error:
             return error.failure
-        return response.status, response.headers, body
+        return response.status, response.headers, body.whole
 
     def _holds(self, step: Attempt, seconds: float) -> bool:
         """Whether the server still has the attempt's model in memory."""
@@ -241,6 +246,7 @@ class AsyncShell:
                     if reading.done:
                         break
                 reading.end()
+                reading.failure = reading.failure and hushed(reading.failure, backend)
             finally:
                 await response.aclose()
         except LineFailed as error:
@@ -273,13 +279,17 @@ class AsyncShell:
     async def _exchange(self, backend: Backend, request: WireRequest, watch: Watch) -> Got:
         try:
             response = await self._line(backend).send(request, watch)
-            body = b"".join([data async for data in response])
-            await response.aclose()
+            try:
+                body = Body()
+                async for data in response:
+                    body.add(data)
+            finally:
+                await response.aclose()
         except LineFailed as error:
             return error.failure
         finally:
             watch.stop_timer()
-        return response.status, response.headers, body
+        return response.status, response.headers, body.whole
 
     async def _holds(self, step: Attempt, seconds: float) -> bool:
         return shows(step, await self._get(step.backend, loaded_path(step), Watch(quick(seconds), self._clock)))
@@ -295,7 +305,7 @@ class AsyncShell:
             return got
         status, headers, body = got
         if status != 200:
-            return failure_of_status(status, headers, body)
+            return hushed(failure_of_status(status, headers, body), step.backend)
         self._pool.warmed(step.backend, step.local.name, step.context)
         return None
 

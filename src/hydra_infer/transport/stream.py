@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import DeadlineExceeded, HydraError, StreamBroken
-from ..reply import Assembler, Chunk, Reply, Timings
+from ..reply import Assembler, Chunk, Reply, Timings, usage_of
 from ..wire.exchange import Event
 from .answer import Answer, AsyncAnswer, Told
 
@@ -86,12 +86,12 @@ class _Reading:
         )
 
     def _timings(self) -> Timings:
-        usage = self._assembler.body().get("usage") or {}
-        tokens, spent = usage.get("completion_tokens"), self._last - (self._first or self._last)
+        usage = usage_of(self._assembler.body())
+        tokens, spent = usage.completion_tokens, self._last - (self._first or self._last)
         return Timings(
             ttft=None if self._first is None else round(self._first - self._began, 6),
             total=round(self._last - self._began, 6),
-            decode_tps=round((tokens - 1) / spent, 2) if isinstance(tokens, int) and tokens > 1 and spent > 0 else None,
+            decode_tps=round((tokens - 1) / spent, 2) if tokens and tokens > 1 and spent > 0 else None,
         )
 
 

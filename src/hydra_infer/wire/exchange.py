@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from .bounds import MAX_BODY_BYTES, MAX_ERROR_BYTES, MAX_STREAM_BYTES, MAX_VECTOR_BYTES, UNPACKED_AT_ONCE
 from .trouble import Failure, Trouble
 
-__all__ = ["MAX_BODY_BYTES", "Decoder", "Event", "Exchange", "Receiver", "WireRequest", "broken"]
-
-# A complete body (embeddings of a large batch are the largest honest ones) and an error page both end here.
-MAX_BODY_BYTES = 256 * 2**20
+__all__ = ["Decoder", "Event", "Exchange", "Receiver", "WireRequest", "broken"]
 
 
 class WireRequest(NamedTuple):
@@ -66,7 +64,7 @@ class Exchange(Protocol):
 class Receiver:
     """Where an exchange stands in its response: what every dialect keeps, and how every response begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
         self.answered = False
         self.finished = False
         self.failure: Failure | None = None
@@ -76,15 +74,37 @@ class Receiver:
         self._headers: Mapping[str, str] = {}
         self._decoder = PLAIN
         self._body = bytearray()  # of a body that is not a stream, and of a stream not yet known as one
+        self._most = MAX_VECTOR_BYTES if path == "/embeddings" else MAX_BODY_BYTES  # bytes of one that is not a stream
+        self._streamed = 0
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         """The response's status and headers (lower-case names)."""
         self._status, self._headers = status, headers
+        announced = headers.get("content-length", "")
         try:
             if encoding := headers.get("content-encoding"):
                 self._decoder = Decoder(encoding)
+            if 200 <= status < 300 and announced.isdecimal() and int(announced[:20]) > MAX_VECTOR_BYTES:
+                raise ValueError(f"it announces a body of {announced[:20]} bytes, more than {MAX_VECTOR_BYTES}")
         except ValueError as error:
             self.failure = broken(str(error), status)
+
+    def _keep(self, data: bytes) -> bool:
+        """Add to a body that is not a stream; False when that is an error page of which enough is there."""
+        is_error = not 200 <= self._status < 300
+        self._body += data
+        if len(self._body) > (MAX_ERROR_BYTES if is_error else self._most):
+            if not is_error:
+                raise ValueError(f"the body is larger than {self._most} bytes")
+            del self._body[MAX_ERROR_BYTES:]
+            return False
+        return True
+
+    def _count(self, data: bytes) -> None:
+        """Count a piece of a stream. Raises ValueError where it has become too long."""
+        self._streamed += len(data)
+        if self._streamed > MAX_STREAM_BYTES:
+            raise ValueError(f"the stream is longer than {MAX_STREAM_BYTES} bytes")
 
 
 class Decoder:
@@ -96,17 +116,18 @@ class Decoder:
             raise ValueError(f"the body is encoded as {encoding!r}")
         self._inflate = None if name in ("", "identity") else zlib.decompressobj(47 if "gzip" in name else 15)
 
-    def feed(self, data: bytes) -> bytes:
-        """The decoded piece. Raises ValueError when it is no such data, or grows beyond MAX_BODY_BYTES in one piece."""
-        if self._inflate is None:
-            return data
-        try:
-            plain = self._inflate.decompress(data, MAX_BODY_BYTES)
-        except zlib.error as error:
-            raise ValueError(f"the compressed body is damaged: {error}") from error
-        if self._inflate.unconsumed_tail:
-            raise ValueError(f"the compressed body unpacks to more than {MAX_BODY_BYTES} bytes")
-        return plain
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        """The piece decoded, in pieces of at most UNPACKED_AT_ONCE. Raises ValueError, also on the way, for no such data."""
+        return (data,) if self._inflate is None else self._unpacked(data)
+
+    def _unpacked(self, data: bytes) -> Iterator[bytes]:
+        assert self._inflate is not None
+        while data:
+            try:
+                yield self._inflate.decompress(data, UNPACKED_AT_ONCE)
+            except zlib.error as error:
+                raise ValueError(f"the compressed body is damaged: {error}") from error
+            data = self._inflate.unconsumed_tail
 
 
 PLAIN = Decoder("")

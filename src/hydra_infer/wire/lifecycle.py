@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
+from ..plain import count_of, table_of
 from .exchange import WireRequest, broken
 from .lines import Lines
 from .openai import Target
@@ -95,9 +96,13 @@ class _Progress(Reading):
     def _objects(self, texts: list[bytes]) -> list[Advance]:
         advances = []
         for text in texts:
-            said = json.loads(text) if text.strip() else {}
+            try:
+                said = json.loads(text) if text.strip() else {}
+            except (ValueError, RecursionError):
+                said = None
             if not isinstance(said, dict):
-                raise ValueError(f"not a JSON object: {text[:80].decode('utf-8', 'replace')!r}")  # noqa: TRY004 - a fault of data
+                self.failure = broken(f"not a JSON object: {text[:80].decode('utf-8', 'replace')!r}")
+                break
             if said.get("error"):
                 self.failure = failure_of_error(said["error"], text)
                 break
@@ -120,10 +125,10 @@ class _TabbyLoading(_Progress):
         return self._objects(self._events.feed(data))
 
     def _advance(self, said: Mapping[str, Any]) -> Advance:
-        part, module, modules = said.get("model_type"), int(said.get("module") or 0), int(said.get("modules") or 0)
+        part, module, modules = said.get("model_type"), count_of(said.get("module")) or 0, count_of(said.get("modules")) or 0
         self.done = part == "model" and said.get("status") == "finished"
-        fraction = module / modules if part == "model" and modules else None
-        return Advance(fraction, f"{part}: module {module} of {modules}")
+        fraction = min(1.0, module / modules) if part == "model" and modules else None
+        return Advance(fraction, f"{str(part)[:80]}: module {module} of {modules}")
 
 
 class _OllamaPulling(_Progress):
@@ -139,19 +144,19 @@ class _OllamaPulling(_Progress):
         return self._objects(self._lines.feed(data))
 
     def end(self) -> None:
-        if self.status == 200:
+        if self.status == 200 and not self.failure:
             self._objects(self._lines.end())
         super().end()
 
     def _advance(self, said: Mapping[str, Any]) -> Advance | None:
         self.done = said.get("status") == "success"
-        if said.get("digest") and said.get("total"):
-            self._layers[said["digest"]] = (int(said.get("completed") or 0), int(said["total"]))
+        if isinstance(digest := said.get("digest"), str) and (size := count_of(said.get("total"))):
+            self._layers[digest] = (min(count_of(said.get("completed")) or 0, size), size)
         total = sum(size for _, size in self._layers.values())
         fraction = sum(done for done, _ in self._layers.values()) / total if total else None
         # A small layer that is announced late would move it back.
         fraction = 1.0 if self.done else fraction if fraction is None else max(fraction, self._last.fraction or 0.0)
-        advance = Advance(fraction, str(said.get("status") or ""))
+        advance = Advance(fraction, str(said.get("status") or "")[:200])
         before, self._last = self._last, advance
         return None if advance == before else advance
 
@@ -197,13 +202,13 @@ def _tabby_load(target: Target, settings: Mapping[str, Any]) -> WireRequest:
 
 
 def _tabby_meets(wish: Wish, context: int | None, look: bytes) -> bool:
-    mode = (json.loads(look).get("parameters") or {}).get("cache_mode")
+    mode = table_of(json.loads(look).get("parameters")).get("cache_mode")
     return wish.context in (None, context) and (wish.cache is None or _mode(wish.cache) == _mode(str(mode)))
 
 
 def _tabby_remember(look: bytes) -> tuple[str, dict[str, Any]]:
     """What its card tells; its gpu_split, draft model and tensor parallelism it does not tell."""
-    name, card = next(iter(loaded_model(look))), json.loads(look).get("parameters") or {}
+    name, card = next(iter(loaded_model(look))), table_of(json.loads(look).get("parameters"))
     settings = {key: card[key] for key in ("max_seq_len", "cache_size", "cache_mode", "chunk_size") if card.get(key)}
     return name, settings | ({"vision": True} if card.get("use_vision") else {})
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["MAX_LINE_BYTES", "LineTooLong", "Lines"]
+from .bounds import MAX_LINE_BYTES
 
-# A tool call or a picture may come as one line of several MB; an endless line must still end somewhere.
-MAX_LINE_BYTES = 64 * 2**20
+__all__ = ["LineTooLong", "Lines"]
 
 
 class LineTooLong(ValueError):

@@ -12,12 +12,14 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..plain import brief, count_of, number_of, table_of, text_of
 from ..reply import Assembler
-from .exchange import MAX_BODY_BYTES, Event, Receiver, WireRequest, broken
+from .bounds import MAX_CHOICES, MAX_EARLY_EVENTS, MAX_VALUES, load
+from .exchange import Event, Receiver, WireRequest, broken
 from .fields import estimated_tokens
 from .lines import Lines
 from .openai import Target
-from .question import Question
+from .question import Question, to_json
 from .trouble import Failure, Trouble, failure_of_error, failure_of_status
 
 __all__ = ["OllamaExchange", "is_cloud", "loaded_in", "tags_in", "warm_up"]
@@ -52,43 +54,49 @@ class OllamaExchange(Receiver):
     """One attempt at an Ollama server; see Exchange. `target.context` becomes num_ctx: changing it reloads the model there."""
 
     def __init__(self, question: Question, target: Target) -> None:
-        super().__init__()
+        super().__init__(question.path)
         self._question, self._model, self._context = question, target.local_name, target.context
         body, self.warnings = self._translated(target)
         self.request = WireRequest(
             method="POST",
             path=urlsplit(target.base).path + _PATHS[question.path],
             headers={**question.headers, "accept-encoding": "identity", "content-type": "application/json", **target.headers},
-            body=json.dumps(body, ensure_ascii=False).encode(),
+            body=to_json(body),
         )
         self._lines = Lines()
-        self._calls = 0
+        self._calls = self._early = 0
 
     def feed(self, data: bytes) -> list[Event]:
         if self.failure or self.finished:
             return []
+        events: list[Event] = []
         try:
-            data = self._decoder.feed(data)
-            if self._status == 200 and self._question.stream:
-                return self._events(self._lines.feed(data))
-            self._body += data
-            if len(self._body) > MAX_BODY_BYTES:
-                raise ValueError(f"the body is larger than {MAX_BODY_BYTES} bytes")
+            for piece in self._decoder.feed(data):
+                if self._status == 200 and self._question.stream:
+                    self._count(piece)
+                    events += self._events(self._lines.feed(piece))
+                elif not self._keep(piece):
+                    self._refused()
+                if self.failure or self.finished:
+                    break
         except ValueError as error:
             self.failure = broken(str(error), self._status)
-        return []
+        return events
 
     def end(self) -> list[Event]:
         if self.failure or self.finished:
             return []
         if self._status != 200:
-            self.failure = _refusal(failure_of_status(self._status, self._headers, bytes(self._body)))
+            self._refused()
             return []
         events = self._events(self._lines.end() if self._question.stream else [bytes(self._body)])
         if not self.failure and not self.finished:
             # It also stops like this, without a word, after 30 equal tokens in a row.
             self.failure = broken("the stream ended without done", self._status)
         return events
+
+    def _refused(self) -> None:
+        self.failure = _refusal(failure_of_status(self._status, self._headers, bytes(self._body)))
 
     # ---- from Ollama ---------------------------------------------------------------------------------------------
 
@@ -103,8 +111,8 @@ class OllamaExchange(Receiver):
 
     def _event(self, line: bytes) -> list[Event]:
         try:
-            data = json.loads(line)
-        except (ValueError, RecursionError):
+            data = load(line, 4 * MAX_VALUES if self._question.path == "/embeddings" else MAX_VALUES)
+        except ValueError:
             data = None
         if not isinstance(data, dict):
             self.failure = broken(f"a line that is not a JSON object: {line[:80].decode('utf-8', 'replace')!r}", self._status)
@@ -117,6 +125,11 @@ class OllamaExchange(Receiver):
         chunk, tokens = self._chunk(data)
         self.finished = bool(data.get("done") or data.get("done_reason"))
         self.answered = self.answered or tokens or self.finished
+        self._early += not self.answered
+        if self._early > MAX_EARLY_EVENTS or self._calls > MAX_CHOICES:
+            what = f"{MAX_CHOICES} tool calls" if self.answered else f"{MAX_EARLY_EVENTS} lines without a token"
+            self.failure = broken(f"more than {what} came", self._status)
+            return []
         if self.finished and (cut := _cut(data.get("prompt_eval_count"), self._context, self._question)):
             self.warnings = (*self.warnings, cut)
         if not self._question.stream:
@@ -128,50 +141,49 @@ class OllamaExchange(Receiver):
 
     def _chunk(self, data: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """One line as OpenAI's chunk, and whether it carries tokens."""
-        message = data.get("message") or {}
-        text, thinking = (
-            message.get("content") or data.get("response") or "",
-            message.get("thinking") or data.get("thinking") or "",
-        )
-        calls = [_call_from(call, self._calls + index) for index, call in enumerate(message.get("tool_calls") or [])]
+        message = table_of(data.get("message"))
+        said = text_of(message.get("content")) or text_of(data.get("response"))
+        thinking = text_of(message.get("thinking")) or text_of(data.get("thinking"))
+        called = _items(message.get("tool_calls") or [])
+        calls = [_call_from(table_of(call), self._calls + index) for index, call in enumerate(called)]
         self._calls += len(calls)
         choice: dict[str, Any] = {"index": 0, "finish_reason": self._finish(data)}
         if data.get("logprobs"):
             choice["logprobs"] = {"content": data["logprobs"]}
         if self._question.path == "/completions":
-            choice["text"] = text
+            choice["text"] = said
         else:
-            said = {"content": text or None, "reasoning_content": thinking or None, "tool_calls": calls or None}
-            choice["delta"] = {"role": "assistant", **{key: value for key, value in said.items() if value is not None}}
+            parts = {"content": said or None, "reasoning_content": thinking or None, "tool_calls": calls or None}
+            choice["delta"] = {"role": "assistant", **{key: value for key, value in parts.items() if value is not None}}
         created = _seconds(data.get("created_at"))
         chunk = {
             "id": f"chatcmpl-ollama-{created}",
             "object": "text_completion" if self._question.path == "/completions" else "chat.completion.chunk",
             "created": created,
-            "model": data.get("model", self._model),
+            "model": text_of(data.get("model")) or self._model,
             "choices": [choice],
             **_counts(data),
         }
-        return chunk, bool(text or thinking or calls)
+        return chunk, bool(said or thinking or calls)
 
     def _finish(self, data: Mapping[str, Any]) -> str | None:
         if not (data.get("done") or data.get("done_reason")):
             return None
         if data.get("done_reason") == "length":
             return "length"
-        return "tool_calls" if self._calls or (data.get("message") or {}).get("tool_calls") else "stop"
+        return "tool_calls" if self._calls or table_of(data.get("message")).get("tool_calls") else "stop"
 
     def _embeddings(self, data: dict[str, Any]) -> list[Event]:
         vectors = data.get("embeddings")
         self.finished = True
-        if not isinstance(vectors, list) or not vectors:
+        if not isinstance(vectors, list) or not vectors or not all(isinstance(vector, list) for vector in vectors):
             self.failure = broken("the body has no embeddings", self._status)
             return []
         self.answered = True
-        count = data.get("prompt_eval_count")
+        count = count_of(data.get("prompt_eval_count"))
         body = {
             "object": "list",
-            "model": data.get("model", self._model),
+            "model": text_of(data.get("model")) or self._model,
             "data": [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)],
             "usage": {"prompt_tokens": count, "total_tokens": count},
         }
@@ -189,7 +201,9 @@ class OllamaExchange(Receiver):
         else:
             body["stream"] = self._question.stream
         if self._question.path == "/chat/completions":
-            body["messages"] = [_message(message) for message in fields.get("messages") or []]
+            # What is no message is for the server to refuse.
+            messages = fields.get("messages") or []
+            body["messages"] = [_message(one) if isinstance(one, Mapping) else one for one in _items(messages)]
         elif self._question.path == "/completions":
             body |= {"prompt": fields.get("prompt"), "raw": True}
         body |= {key: fields[key] for key in _SHARED if key in fields}
@@ -203,7 +217,7 @@ class OllamaExchange(Receiver):
             "tool_choice",
             "chat_template_kwargs",
         }
-        warnings = [f"Ollama has no field {key!r}; it was left out" for key in fields if key not in handled]
+        warnings = [f"Ollama has no field {brief(key)}; it was left out" for key in fields if key not in handled]
         self._translate_format(fields, body)
         warnings += _translate_choices(fields, body)
         return body, tuple(warnings)
@@ -214,12 +228,12 @@ class OllamaExchange(Receiver):
             options["stop"] = [options["stop"]]
         # num_ctx is the same in every request for a model: another value would reload it.
         context = {"num_ctx": target.context} if target.context else {}
-        return {**options, **(fields.get("options") or {}), **context}
+        return {**options, **table_of(fields.get("options")), **context}
 
     def _translate_format(self, fields: Mapping[str, Any], body: dict[str, Any]) -> None:
         wanted = fields.get("response_format")
         if isinstance(wanted, Mapping) and wanted.get("type") == "json_schema":
-            body["format"] = (wanted.get("json_schema") or {}).get("schema")
+            body["format"] = table_of(wanted.get("json_schema")).get("schema")
         elif isinstance(wanted, Mapping) and wanted.get("type") == "json_object":
             body["format"] = "json"
 
@@ -233,7 +247,7 @@ def warm_up(target: Target) -> WireRequest:
 
 def tags_in(body: bytes) -> list[str]:
     """The local models in a GET /api/tags answer, by their short names; cloud models are left out. Raises ValueError."""
-    data = json.loads(body)
+    data = load(body)
     rows = data.get("models") if isinstance(data, dict) else None
     if not isinstance(rows, list):
         raise ValueError("no model list in the answer to /api/tags")  # noqa: TRY004 - a fault of data, not of a type
@@ -245,12 +259,12 @@ def tags_in(body: bytes) -> list[str]:
 
 def loaded_in(body: bytes) -> dict[str, int | None]:
     """The models in memory by a GET /api/ps answer, with the context each is served with. Raises ValueError."""
-    data = json.loads(body)
+    data = load(body)
     rows = data.get("models") if isinstance(data, dict) else None
     if not isinstance(rows, list):
         raise ValueError("no model list in the answer to /api/ps")  # noqa: TRY004
     return {
-        str(row["name"]).removesuffix(":latest"): row.get("context_length")
+        str(row["name"]).removesuffix(":latest"): count_of(row.get("context_length"))
         for row in rows
         if isinstance(row, dict) and row.get("name")
     }
@@ -266,7 +280,7 @@ def _translate_choices(fields: Mapping[str, Any], body: dict[str, Any]) -> list[
     warnings = []
     effort = fields.get("reasoning_effort")
     if effort is not None and "think" not in body:
-        body["think"] = _EFFORTS.get(effort, effort)
+        body["think"] = _EFFORTS.get(effort, effort) if isinstance(effort, str) else effort
     template = fields.get("chat_template_kwargs")
     if isinstance(template, Mapping) and isinstance(template.get("enable_thinking"), bool):
         body["think"] = template["enable_thinking"]
@@ -274,7 +288,7 @@ def _translate_choices(fields: Mapping[str, Any], body: dict[str, Any]) -> list[
     if choice == "none":
         body.pop("tools", None)
     elif choice not in (None, "auto"):
-        warnings.append(f"Ollama cannot be made to call a tool: tool_choice={choice!r} was left out")
+        warnings.append(f"Ollama cannot be made to call a tool: tool_choice={brief(choice)} was left out")
     return warnings
 
 
@@ -290,36 +304,40 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     if images:
         out["images"] = images
     if message.get("tool_calls"):
-        out["tool_calls"] = [_call_to(call) for call in message["tool_calls"]]
+        out["tool_calls"] = [_call_to(table_of(call)) for call in _items(message["tool_calls"])]
     for theirs, ours in (("thinking", "reasoning_content"), ("tool_call_id", "tool_call_id"), ("tool_name", "name")):
         if message.get(ours) is not None:
             out[theirs] = message[ours]
     return out
 
 
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _image(part: Mapping[str, Any]) -> str:
     """The base64 of a data: URL. Ollama fetches nothing, so that another URL goes as it is and is refused there by name."""
-    url = str((part.get("image_url") or {}).get("url", ""))
+    url = str(table_of(part.get("image_url")).get("url", ""))
     return url.partition(",")[2] if url.startswith("data:") else url
 
 
 def _call_to(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function") or {}
+    function = table_of(call.get("function"))
     arguments = function.get("arguments")
     try:
         parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = {"arguments": arguments}
     return {"id": call.get("id"), "function": {"name": function.get("name"), "arguments": parsed or {}}}
 
 
 def _call_from(call: Mapping[str, Any], index: int) -> dict[str, Any]:
-    function = call.get("function") or {}
+    function = table_of(call.get("function"))
     return {
         "index": index,
-        "id": call.get("id") or f"call_{index}",
+        "id": text_of(call.get("id")) or f"call_{index}",
         "type": "function",
-        "function": {"name": function.get("name"), "arguments": json.dumps(function.get("arguments") or {})},
+        "function": {"name": text_of(function.get("name")), "arguments": json.dumps(function.get("arguments") or {})},
     }
 
 
@@ -327,11 +345,11 @@ def _counts(data: Mapping[str, Any]) -> dict[str, Any]:
     """Token counts and speeds of the last line. Durations are nanoseconds, and zeros are left out there."""
     if not data.get("done"):
         return {}
-    prompt, answer = data.get("prompt_eval_count") or 0, data.get("eval_count") or 0
+    prompt, answer = count_of(data.get("prompt_eval_count")) or 0, count_of(data.get("eval_count")) or 0
     told: dict[str, Any] = {"usage": {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}}
     speeds = {
-        "prompt_per_second": (prompt, data.get("prompt_eval_duration")),
-        "predicted_per_second": (answer, data.get("eval_duration")),
+        "prompt_per_second": (prompt, number_of(data.get("prompt_eval_duration"))),
+        "predicted_per_second": (answer, number_of(data.get("eval_duration"))),
     }
     timings = {
         name: round(count / nanoseconds * 1e9, 3) for name, (count, nanoseconds) in speeds.items() if count and nanoseconds

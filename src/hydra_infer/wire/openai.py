@@ -8,17 +8,19 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from .exchange import MAX_BODY_BYTES, Event, Receiver, WireRequest, broken
-from .question import Question
-from .splice import Text
+from .bounds import MAX_CHOICES, MAX_EARLY_EVENTS, MAX_VALUES, load
+from .exchange import Event, Receiver, WireRequest, broken
+from .question import Question, to_json
+from .shape import flaw_in
+from .splice import NotAnObject, Text
 from .sse import SSEParser
 from .trouble import Failure, failure_of_error, failure_of_status
 
 __all__ = ["OpenAIExchange", "Target", "as_chunk", "models_in", "rename"]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-# An error page is read to its end only so far; no message needs more.
-_MAX_ERROR_BYTES = 64 * 1024
+# Numbers are most of what embeddings are, and small.
+_MAX_NUMBERS = 4 * MAX_VALUES
 _TOKEN_KEYS = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal", "function_call", "audio")
 
 
@@ -40,7 +42,7 @@ class OpenAIExchange(Receiver):
     warnings: tuple[str, ...] = ()
 
     def __init__(self, question: Question, target: Target) -> None:
-        super().__init__()
+        super().__init__(question.path)
         self._question, self._target = question, target
         self.request = WireRequest(
             method="POST",
@@ -55,9 +57,11 @@ class OpenAIExchange(Receiver):
             body=question.body_for(target.local_name),
         )
         self._sse: SSEParser | None = None
-        self._is_whole = False  # a complete body where a stream was asked for
+        self._is_whole = False  # the body has begun as no stream does
         self._open_choices: set[int] = set()
         self._ended_choices: set[int] = set()
+        self._early = 0  # events before the first token
+        self._unnumbered = 0  # pieces of tool calls that do not say which call they belong to, and so are calls of their own
 
     # ---- the response, as it comes ---------------------------------------------------------------------------
 
@@ -69,14 +73,19 @@ class OpenAIExchange(Receiver):
     def feed(self, data: bytes) -> list[Event]:
         if self.failure or self.finished:
             return []
+        events: list[Event] = []
         try:
-            data = self._decoder.feed(data)
-            if self._sse:
-                return self._events(self._sse.feed(data))
-            return self._sniff(data)
+            for piece in self._decoder.feed(data):
+                if self._sse:
+                    self._count(piece)
+                    events += self._events(self._sse.feed(piece))
+                else:
+                    events += self._sniff(piece)
+                if self.failure or self.finished:
+                    break
         except ValueError as error:
             self.failure = broken(str(error), self._status)
-            return []
+        return events
 
     def end(self) -> list[Event]:
         if self.failure or self.finished:
@@ -106,13 +115,9 @@ class OpenAIExchange(Receiver):
 
     def _sniff(self, data: bytes) -> list[Event]:
         """Tell SSE from a complete body by its first byte: content types are wrong too often to go by."""
-        self._body += data
-        is_error = not 200 <= self._status < 300
-        if len(self._body) > (_MAX_ERROR_BYTES if is_error else MAX_BODY_BYTES):
-            if is_error:
-                return self._complete(bytes(self._body[:_MAX_ERROR_BYTES]))
-            raise ValueError(f"the body is larger than {MAX_BODY_BYTES} bytes")
-        if is_error or not self._question.stream or self._is_whole:
+        if not self._keep(data):
+            return self._complete(bytes(self._body))
+        if not 200 <= self._status < 300 or not self._question.stream or self._is_whole:
             return []
         start = data.lstrip()[:1]  # nothing but space came before
         self._is_whole = start in (b"{", b"[", b"<")
@@ -129,9 +134,12 @@ class OpenAIExchange(Receiver):
             self.failure = self._refusal(failure_of_status(self._status, self._headers, body))
             return []
         try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
+            data = load(body, _MAX_NUMBERS if self._question.path == "/embeddings" else MAX_VALUES)
+        except json.JSONDecodeError:
             self.failure = broken(_describe(body), self._status)
+            return []
+        except ValueError as error:
+            self.failure = broken(str(error), self._status)
             return []
         if isinstance(data, dict) and data.get("error"):
             self.failure = failure_of_error(data["error"], body)
@@ -155,12 +163,16 @@ class OpenAIExchange(Receiver):
                     self.failure = broken("the stream ended without a single token", self._status)
             elif event := self._event(message):
                 events.append(event)
+                if not self.answered:
+                    self._early += 1
+                    if self._early > MAX_EARLY_EVENTS:
+                        self.failure = broken(f"{MAX_EARLY_EVENTS} events came, and none of them has a token", self._status)
         return events
 
     def _event(self, message: bytes) -> Event | None:
         try:
-            data = json.loads(message.decode("utf-8", "surrogatepass"))
-        except (ValueError, RecursionError):
+            data = load(message)
+        except ValueError:
             self.failure = broken(f"an event that is not JSON: {message[:80].decode('utf-8', 'replace')!r}", self._status)
             return None
         if not isinstance(data, dict):
@@ -169,10 +181,13 @@ class OpenAIExchange(Receiver):
         if data.get("error"):
             self.failure = failure_of_error(data["error"], message)
             return None
+        if (flaw := flaw_in(data)) is not None:
+            self.failure = broken(f"an event that is no answer: {flaw}", self._status)
+            return None
         if (untrue := self._untrue(data)) is not None:
             self.failure = untrue
             return None
-        choices = [choice for choice in data.get("choices") or () if isinstance(choice, dict)]
+        choices = data.get("choices") or ()
         tokens = False
         for choice in choices:
             tokens = self._choice(choice) or tokens
@@ -181,7 +196,7 @@ class OpenAIExchange(Receiver):
 
     def _choice(self, choice: dict[str, Any]) -> bool:
         """Note where this choice stands; tells whether the piece carries tokens."""
-        index = int(choice.get("index") or 0)
+        index = choice.get("index") or 0
         if choice.get("finish_reason") is not None:
             self._ended_choices.add(index)
             self._open_choices.discard(index)
@@ -189,9 +204,13 @@ class OpenAIExchange(Receiver):
         if index not in self._ended_choices:
             self._open_choices.add(index)
         delta = choice.get("delta")
-        if not isinstance(delta, dict):
+        if delta is None:
             return bool(choice.get("text"))
         # Nearly every piece is a piece of content, which a look at the first key tells.
+        if not delta.get("content") and (calls := delta.get("tool_calls")):
+            self._unnumbered += sum(call.get("index") is None for call in calls)
+            if self._unnumbered > MAX_CHOICES:
+                raise ValueError(f"more than {MAX_CHOICES} tool calls came")
         return bool(delta.get("content")) or bool(choice.get("text")) or any(map(delta.get, _TOKEN_KEYS))
 
     def _redirect(self, location: str) -> None:
@@ -209,7 +228,7 @@ def as_chunk(body: dict[str, Any]) -> dict[str, Any]:
     choices = []
     for choice in body.get("choices") or []:
         piece = {key: value for key, value in choice.items() if key != "message"}
-        if "message" in choice:
+        if choice.get("message"):
             calls = choice["message"].get("tool_calls")
             numbered = {"tool_calls": [{"index": index, **call} for index, call in enumerate(calls)]} if calls else {}
             piece["delta"] = {**choice["message"], **numbered}
@@ -223,13 +242,14 @@ def rename(event: Event, model: str) -> bytes:
     local_name = event.data.get("model")
     if local_name is None or local_name == model:
         return event.raw
-    if not isinstance(local_name, str):
-        return Text(event.raw).replace(model=model)
-    for needle, renamed in _renamings(local_name, model):
+    for needle, renamed in _renamings(local_name, model) if isinstance(local_name, str) else ():
         # Standing there once, it is the top-level value (inside strings its quotes would be escaped).
         if event.raw.count(needle) == 1:
             return event.raw.replace(needle, renamed)
-    return Text(event.raw).replace(model=model)
+    try:
+        return Text(event.raw).replace(model=model)
+    except NotAnObject:  # with a key that stands there twice, say: then as it was read
+        return to_json({**event.data, "model": model})
 
 
 @functools.lru_cache(maxsize=64)
@@ -241,7 +261,7 @@ def _renamings(local_name: str, model: str) -> tuple[tuple[bytes, bytes], ...]:
 
 def models_in(body: bytes) -> list[str]:
     """The names in a GET /v1/models answer. Raises ValueError when it is none."""
-    data = json.loads(body)
+    data = load(body)
     rows = data.get("data") if isinstance(data, dict) else None
     if not isinstance(rows, list):
         raise ValueError(f"no model list in {_describe(body)}")  # noqa: TRY004 - a fault of data, not of a type
@@ -256,9 +276,18 @@ def _flaw(data: Any, path: str) -> str | None:
     rows = data.get(key)
     if not isinstance(rows, list) or not rows:
         return f"the body has no {key}"
-    if path == "/chat/completions" and not all(isinstance(row, dict) and isinstance(row.get("message"), dict) for row in rows):
+    if flaw := flaw_in(data):
+        return flaw
+    if path == "/embeddings":
+        return None if all(map(_is_vector, rows)) else "a row of data is no embedding"
+    if path == "/chat/completions" and not all(row.get("message") for row in rows):
         return "a choice has no message"
     return None
+
+
+def _is_vector(row: Any) -> bool:
+    """A vector as numbers, or as base64 where the caller wanted that."""
+    return isinstance(row, dict) and isinstance(row.get("embedding"), list | str) and type(row.get("index", 0) or 0) is int
 
 
 def _describe(body: bytes) -> str:

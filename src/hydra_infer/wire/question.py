@@ -9,9 +9,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import ConfigError
+from ..plain import brief
 from .splice import NotAnObject, Text
 
-__all__ = ["PATHS", "Fields", "Question", "read_question"]
+__all__ = ["PATHS", "Fields", "Question", "read_question", "to_json"]
 
 # The endpoints that a Router passes on, without the /v1 in front.
 PATHS = ("/chat/completions", "/completions", "/embeddings")
@@ -33,7 +34,16 @@ class Fields:
     fields: dict[str, Any]
 
     def replace(self, **values: Any) -> bytes:
-        return json.dumps({**self.fields, **values}, ensure_ascii=False, separators=(",", ":")).encode()
+        return to_json({**self.fields, **values})
+
+
+def to_json(value: Any) -> bytes:
+    """The value as UTF-8; half a surrogate pair, which JSON can name and UTF-8 cannot write, stays the escape that it came as."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 class Question(NamedTuple):
@@ -73,7 +83,7 @@ def read_question(path: str, data: bytes, headers: dict[str, str]) -> Question:
         raise ConfigError(f"the request body is not a JSON object: {error}") from error
     model, stream = body.fields.get("model"), body.fields.get("stream", False)
     if not isinstance(model, str) or not model:
-        raise ConfigError(f"the request's field 'model' is {model!r}", hint="name a model that the router serves")
+        raise ConfigError(f"the request's field 'model' is {brief(model)}", hint="name a model that the router serves")
     if not isinstance(stream, bool) and stream is not None:
-        raise ConfigError(f"the request's field 'stream' is {stream!r}", hint="true or false")
+        raise ConfigError(f"the request's field 'stream' is {brief(stream)}", hint="true or false")
     return Question(path=path, body=body, model=model, stream=bool(stream), headers=headers)

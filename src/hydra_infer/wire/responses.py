@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
+from ..plain import brief, count_of, table_of, text_of
 
 __all__ = ["NoCounterpart", "Speaker", "as_chat"]
 
@@ -60,8 +61,10 @@ def as_chat(asked: Mapping[str, Any]) -> JsonDict:
     for name in _STORED:
         if asked.get(name):
             raise NoCounterpart(f"{name!r}: answers are not stored")
-    chat: JsonDict = {"messages": _messages(asked)}
-    chat |= {name: value for name, value in asked.items() if (name in _SAME or name not in _HANDLED) and value is not None}
+    chat: JsonDict = {
+        name: value for name, value in asked.items() if (name in _SAME or name not in _HANDLED) and value is not None
+    }
+    chat["messages"] = _messages(asked)
     if asked.get("max_output_tokens") is not None:
         chat["max_tokens"] = asked["max_output_tokens"]
     if asked.get("top_logprobs") is not None:
@@ -117,7 +120,7 @@ def _message(item: Mapping[str, Any]) -> JsonDict | None:
         return {"role": "tool", "tool_call_id": item.get("call_id"), "content": _content(item.get("output"))}
     if kind == "reasoning":
         return None
-    raise NoCounterpart(f"input item of type {kind!r}")
+    raise NoCounterpart(f"input item of type {brief(kind)}")
 
 
 def _content(content: Any) -> Any:
@@ -137,12 +140,12 @@ def _part(part: Mapping[str, Any]) -> JsonDict:
     if kind == "input_image" and part.get("image_url"):
         detail = {"detail": part["detail"]} if part.get("detail") else {}
         return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}
-    raise NoCounterpart(f"content of type {kind!r}" + (" by file_id" if part.get("file_id") else ""))
+    raise NoCounterpart(f"content of type {brief(kind)}" + (" by file_id" if part.get("file_id") else ""))
 
 
 def _tool(tool: Mapping[str, Any]) -> JsonDict:
     if tool.get("type") != "function":
-        raise NoCounterpart(f"tool of type {tool.get('type')!r}: only functions are called")
+        raise NoCounterpart(f"tool of type {brief(tool.get('type'))}: only functions are called")
     return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type" and value is not None}}
 
 
@@ -150,7 +153,7 @@ def _choice(choice: Any) -> Any:
     if isinstance(choice, str):
         return choice
     if _object(choice, "tool_choice").get("type") != "function":
-        raise NoCounterpart(f"tool_choice of type {choice.get('type')!r}")
+        raise NoCounterpart(f"tool_choice of type {brief(choice.get('type'))}")
     return {"type": "function", "function": {"name": choice.get("name")}}
 
 
@@ -165,13 +168,13 @@ def _object(value: Any, name: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ConfigError(f"in the request's field {name!r} stands {value!r:.80} where an object belongs")
+        raise ConfigError(f"in the request's field {name!r} stands {brief(value)} where an object belongs")
     return value
 
 
 def _list(value: Any, name: str) -> list[Any]:
     if not isinstance(value, list):
-        raise ConfigError(f"in the request's field {name!r} stands {value!r:.80} where a list belongs")
+        raise ConfigError(f"in the request's field {name!r} stands {brief(value)} where a list belongs")
     return value
 
 
@@ -254,17 +257,18 @@ class Speaker:
     def feed(self, chunk: Mapping[str, Any]) -> Iterator[JsonDict]:
         """The events that a chat chunk (or a whole answer as one chunk) brings."""
         if not self._events:
-            self._created = int(chunk.get("created") or 0)
+            self._created = count_of(chunk.get("created")) or 0
             yield self._event("response.created", response=self.response)
             yield self._event("response.in_progress", response=self.response)
-        if chunk.get("usage"):
-            self._usage = _usage(chunk["usage"])
+        if usage := table_of(chunk.get("usage")):
+            self._usage = _usage(usage)
         for choice in (chunk.get("choices") or [])[:1]:
             delta = choice.get("delta") or {}
-            yield from self._text("reasoning", delta.get("reasoning_content") or delta.get("reasoning") or "")
-            yield from self._text("message", delta.get("content") or delta.get("refusal") or "")
+            yield from self._text("reasoning", text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning")))
+            yield from self._text("message", text_of(delta.get("content")) or text_of(delta.get("refusal")))
             for position, call in enumerate(delta.get("tool_calls") or []):
-                yield from self._call(int(call.get("index", position)), call)
+                index = call.get("index")
+                yield from self._call(position if index is None else index, call)
             self._finish = choice.get("finish_reason") or self._finish
 
     def end(self) -> Iterator[JsonDict]:
@@ -333,13 +337,13 @@ class Speaker:
 
 
 def _usage(chat: Mapping[str, Any]) -> JsonDict:
-    prompt, answer = chat.get("prompt_tokens") or 0, chat.get("completion_tokens") or 0
-    cached = (chat.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    thought = (chat.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    prompt, answer = count_of(chat.get("prompt_tokens")) or 0, count_of(chat.get("completion_tokens")) or 0
+    cached = count_of(table_of(chat.get("prompt_tokens_details")).get("cached_tokens")) or 0
+    thought = count_of(table_of(chat.get("completion_tokens_details")).get("reasoning_tokens")) or 0
     return {
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},  # both required, openai 3.54
         "output_tokens": answer,
         "output_tokens_details": {"reasoning_tokens": thought},
-        "total_tokens": chat.get("total_tokens") or prompt + answer,
+        "total_tokens": count_of(chat.get("total_tokens")) or prompt + answer,
     }

@@ -8,6 +8,8 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # public in CPython and PyPy, not in the stubs
 from typing import Any
 
+from ..plain import brief
+
 __all__ = ["NotAnObject", "Text"]
 
 _decoder = json.JSONDecoder()
@@ -63,7 +65,7 @@ def _scan(text: str) -> tuple[dict[str, Any], dict[str, tuple[int, int]], int]:
         key, at = scanstring(text, mark.end(), True)
         start = _expect(_colon, text, at, "a colon").end()
         if key in values:
-            raise NotAnObject(f"the key {key!r} stands there twice")
+            raise NotAnObject(f"the key {brief(key)} stands there twice")
         values[key], end = _decoder.raw_decode(text, start)
         spans[key] = (start, end)
         mark = _expect(_next, text, end, "a comma and a key, or the end of the object,")

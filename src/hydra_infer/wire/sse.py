@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .lines import MAX_LINE_BYTES, Lines, LineTooLong
+from .bounds import MAX_EVENT_LINES, MAX_LINE_BYTES
+from .lines import Lines, LineTooLong
 
 __all__ = ["SSEParser", "encode_event"]
 
@@ -32,8 +33,8 @@ class SSEParser:
             value = line[6:] if line[5:6] == b" " else line[5:]
             self._data.append(value)
             self._size += len(value)
-            if self._size > self._max:
-                raise LineTooLong(f"one event is larger than {self._max} bytes")
+            if self._size > self._max or len(self._data) > MAX_EVENT_LINES:
+                raise LineTooLong(f"one event is larger than {self._max} bytes or {MAX_EVENT_LINES} lines")
         return None
 
 

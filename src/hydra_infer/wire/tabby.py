@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
+from ..plain import brief, count_of, table_of
+from .bounds import load
 from .exchange import broken
 from .openai import OpenAIExchange, Target
 from .question import Fields, Question
@@ -37,25 +38,20 @@ class TabbyExchange(OpenAIExchange):
     def _untrue(self, data: dict[str, Any]) -> Failure | None:
         asked, served = self._target.local_name, data.get("model") or data.get("model_name")
         if isinstance(served, str) and asked not in (served, ANY_MODEL):
-            return Failure(Trouble.NO_MODEL, f"it has {served!r} loaded, not {asked!r}", status=200)
+            return Failure(Trouble.NO_MODEL, f"it has {brief(served)} loaded, not {asked!r}", status=200)
         for choice in data.get("choices") or []:
             # An unload in the middle of an answer ends it with "stop" and no reason for the stop.
-            if (
-                isinstance(choice, dict)
-                and choice.get("finish_reason") == "stop"
-                and "eos_reason" in choice
-                and choice["eos_reason"] is None
-            ):
+            if choice.get("finish_reason") == "stop" and "eos_reason" in choice and choice["eos_reason"] is None:
                 return broken("the answer was cut: finish_reason is stop, eos_reason is null (was the model unloaded?)")
         return None
 
 
 def loaded_model(body: bytes) -> dict[str, int | None]:
     """The one loaded model by a GET /v1/model answer, with its longest sequence. Raises ValueError."""
-    data = json.loads(body)
-    if not isinstance(data, dict) or not isinstance(data.get("id"), str):
-        raise ValueError("no model card in the answer to /v1/model")  # noqa: TRY004 - a fault of data, not of a type
-    context = (data.get("parameters") or {}).get("max_seq_len")
+    data = load(body)
+    if not isinstance(data, dict) or not isinstance(data.get("id"), str) or not data["id"]:
+        raise ValueError("no model card in the answer to /v1/model")
+    context = count_of(table_of(data.get("parameters")).get("max_seq_len"))
     return {data["id"]: context, ANY_MODEL: context}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,13 +52,18 @@ _OVERFLOW = re.compile(
 )
 # llama.cpp's fields; the sentences of llama.cpp, TabbyAPI, vLLM and OpenAI.
 _TOKENS = (
-    r'"n_prompt_tokens":\s*(\d+)',
-    r"prompt length (\d+)",
-    r"request \((\d+) tokens\)",
-    r"resulted in (\d+) tokens",
-    r"requested (\d+) tokens",
+    r'"n_prompt_tokens":\s*(\d{1,12})',
+    r"prompt length (\d{1,12})",
+    r"request \((\d{1,12}) tokens\)",
+    r"resulted in (\d{1,12}) tokens",
+    r"requested (\d{1,12}) tokens",
 )
-_CONTEXT = (r'"n_ctx":\s*(\d+)', r"context size of (\d+)", r"context size \((\d+) tokens\)", r"maximum context length is (\d+)")
+_CONTEXT = (
+    r'"n_ctx":\s*(\d{1,12})',
+    r"context size of (\d{1,12})",
+    r"context size \((\d{1,12}) tokens\)",
+    r"maximum context length is (\d{1,12})",
+)
 _MODEL_MISSING = re.compile(
     r"model_not_found|model\b.*\b(not found|does not exist|unknown)|no such model|unknown model",
     re.IGNORECASE | re.DOTALL,
@@ -99,9 +105,9 @@ def error_message(body: bytes) -> str:
             data = data[key]
     if isinstance(data, str):
         # Ollama relays llama.cpp's errors as JSON inside a JSON string.
-        return error_message(data.encode()) if data.startswith('{"error"') else data[:500]
+        return error_message(data.encode("utf-8", "replace")) if data.startswith('{"error"') else data[:500]
     if isinstance(data, list) and data and isinstance(data[0], Mapping):
-        return "; ".join(f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg', item)}" for item in data[:3])[:500]
+        return "; ".join(map(_finding, data[:3]))[:500]
     return json.dumps(data)[:500] if data else ""
 
 
@@ -112,6 +118,14 @@ def overflow_numbers(failure: Failure) -> tuple[int | None, int | None]:
         next((int(m[1]) for p in ps if (m := re.search(p, text, re.IGNORECASE))), None) for ps in (_TOKENS, _CONTEXT)
     )
     return tokens, context
+
+
+def _finding(item: Any) -> str:
+    """One of FastAPI's: where, and what."""
+    if not isinstance(item, Mapping):
+        return str(item)
+    place = item.get("loc")
+    return f"{'.'.join(map(str, place)) if isinstance(place, list) else ''}: {item.get('msg', item)}"
 
 
 def _plain(body: bytes) -> str:
@@ -146,10 +160,11 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     if not value:
         return None
     try:
-        return max(0.0, min(float(value), 86_400.0)) if value[0].isdigit() else _date_gap(value, headers.get("date", ""))
-    except ValueError:
+        seconds = float(value) if value[0].isdigit() else _date_gap(value, headers.get("date", ""))
+    except (ValueError, TypeError, OverflowError):  # TypeError: only one of the two dates has a zone
         return None
+    return None if seconds is None or math.isnan(seconds) else max(0.0, min(seconds, 86_400.0))
 
 
 def _date_gap(later: str, now: str) -> float | None:
-    return max(0.0, (parsedate_to_datetime(later) - parsedate_to_datetime(now)).total_seconds()) if now else None
+    return (parsedate_to_datetime(later) - parsedate_to_datetime(now)).total_seconds() if now else None

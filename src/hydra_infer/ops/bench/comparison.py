@@ -11,7 +11,7 @@ from typing import Any
 from .interval import CONFIDENCE, estimate
 from .steps import SIDES, Setup, Step
 
-__all__ = ["FAMILY", "Comparison", "compared"]
+__all__ = ["FAMILY", "MEASURES", "Comparison", "compared"]
 
 # The verdict looks at five things: decode_tps, ttft, prefill_tps, throughput_tps and the tasks. Each may be wrong a fifth as
 # often (Bonferroni), so that the verdict as a whole keeps the confidence.
@@ -23,6 +23,7 @@ Cell = tuple[str, int]
 _LONG = ("long", 1)
 _ALONE = ("decode_tps", "ttft", "itl_p95", "throughput_tps", "joules_per_token", "acceptance")
 _MANY = ("throughput_tps", "ttft", "itl_p95", "joules_per_token")
+MEASURES = (*_ALONE, "prefill_tps")
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,9 +74,9 @@ class Journal(Generic[S]):
             first, *lines = [json.loads(line) for line in data[: self._whole].splitlines()]
             self.setup = self._kind.from_dict(first[self._kind.MARK])
             self.results = {line["step"]: line["result"] for line in lines}
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise ConfigError(
-                f"{path} is not the file of a {self._kind.MARK.removeprefix('hydra_infer ')}: {error}",
+                f"{path} is not the file of a {self._kind.MARK.removeprefix('hydra_infer ')}: {str(error)[:200]}",
                 hint="give the name of a new file",
             ) from error
 

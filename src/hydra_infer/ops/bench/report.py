@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import ConfigError
-from .comparison import FAMILY, Comparison, compared
+from ...plain import number_of
+from .comparison import FAMILY, MEASURES, Comparison, compared
 from .interval import CONFIDENCE, fewest_pairs
 from .quality import Quality, quality_of
 from .steps import Setup
@@ -16,6 +17,7 @@ from .table import aligned, span
 
 __all__ = ["Report"]
 
+_PARTS = 5  # of a Step's key
 NO_DIFFERENCE = "no difference"
 TOO_FEW = "too few measurements to tell"
 
@@ -93,16 +95,20 @@ class Report:
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
         """What to_dict() gave; everything but setup, minimum and results is computed again. Raises ConfigError."""
         try:
-            return cls.of(Setup.from_dict(data["setup"]), data["results"], data["minimum"])
-        except (LookupError, TypeError, AttributeError) as error:
-            raise ConfigError(f"this is not a bench's report: {error!r}") from error
+            setup, results, minimum = Setup.from_dict(data["setup"]), data["results"], data["minimum"]
+            _check(results, minimum)
+            return cls.of(setup, results, minimum)
+        except ConfigError:
+            raise
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise ConfigError(f"this is not a bench's report: {error!r:.200}") from error
 
     @classmethod
     def from_json(cls, text: str) -> Report:
         """What to_json() gave. Raises ConfigError."""
         try:
             return cls.from_dict(json.loads(text))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ConfigError(f"this is not a bench's report: {error}") from error
 
     def to_html(self) -> str:
@@ -175,3 +181,18 @@ def _cells(row: Comparison) -> tuple[str, ...]:
     better = f"{row.better} is better" if row.real else ""
     shown = (f"{value:.4g}" for value in (row.a, row.b))
     return (row.measure, row.where, str(row.pairs), *shown, f"{row.ratio:.3f}", span(row.low, row.high), better)
+
+
+def _check(results: Mapping[str, Mapping[str, Any]], minimum: Any) -> None:
+    """Raises ValueError for what no run gives: figures are above 0 and finite, and their logarithms are taken."""
+    if number_of(minimum) is None or not 0 < minimum < 10:
+        raise ValueError(f"the minimum is {minimum!r:.80}")
+    for key, result in results.items():
+        if key.count("/") != _PARTS - 1:
+            raise ValueError(f"{key[:80]!r} is no measurement")
+        for name in MEASURES:
+            value = result.get(name)
+            if value is not None and (number_of(value) is None or not 0 <= value < 1e12):
+                raise ValueError(f"{name} of {key[:80]} is {value!r:.80}")
+        if type(result.get("error", "")) is not str:
+            raise ValueError(f"the error of {key[:80]} is no text")

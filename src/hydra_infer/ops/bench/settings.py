@@ -9,7 +9,10 @@ from typing import Any, ClassVar, Self
 from ...errors import ConfigError
 from .prompts import KINDS
 
-__all__ = ["Settings", "natural", "of_prompts"]
+__all__ = ["Settings", "a_seed", "natural", "of_prompts"]
+
+# Beyond these a run would last for weeks: a slip of the hand, or somebody else's file.
+_MOST = {"repetitions": 1000, "parallel": 1024, "max_tokens": 10**6, "long_tokens": 10**7, "answer_tokens": 10**6}
 
 
 class Settings:
@@ -34,13 +37,21 @@ class Settings:
 
 
 def natural(name: str, value: Any) -> None:
-    """Raises ConfigError for what is no whole number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name}={value!r} is not a whole number above 0")
+    """Raises ConfigError for what is no whole number above 0, or more than the setting of that name may be."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST[name]:
+        raise ConfigError(f"{name}={value!r:.80} is not a whole number from 1 to {_MOST[name]}")
+
+
+def a_seed(value: Any) -> None:
+    """Raises ConfigError for what is no whole number."""
+    if not isinstance(value, int):
+        raise ConfigError(f"seed={value!r:.80} is not a whole number")
 
 
 def of_prompts(kinds: tuple[str, ...]) -> None:
-    """Raises ConfigError for what are no kinds of prompts."""
-    for kind in kinds or ("",):
+    """Raises ConfigError for what are no kinds of prompts, for none, and for one twice."""
+    for kind in kinds:
         if kind not in KINDS:
-            raise ConfigError(f"kinds: {kind!r} is no kind of prompt", hint=f"known are {', '.join(KINDS)}")
+            raise ConfigError(f"kinds: {kind!r:.80} is no kind of prompt", hint=f"known are {', '.join(KINDS)}")
+    if not kinds or len(set(kinds)) < len(kinds):
+        raise ConfigError("kinds is empty, or has one twice", hint=f"known are {', '.join(KINDS)}")

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ...errors import ConfigError
 from .prompts import OPENINGS, TALKS
-from .settings import Settings, natural, of_prompts
+from .settings import Settings, a_seed, natural, of_prompts
 from .tasks import TASKS
 
 __all__ = ["SIDES", "Setup", "Step", "steps"]
@@ -44,6 +45,10 @@ class Setup(Settings):
             natural(name, getattr(self, name))
         for number in self.parallel:
             natural("parallel", number)
+        for name in ("a", "b", "model_a", "model_b"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name} is {getattr(self, name)!r:.80}, not a name")
+        a_seed(self.seed)
 
     @property
     def cells(self) -> tuple[tuple[str, int], ...]:

@@ -13,7 +13,7 @@ from ...engines.progress import Progress, reporting
 from ...errors import ConfigError, Refused
 from ...hardware.energy import EnergyMeter
 from .journal import Journal
-from .settings import Settings, natural, of_prompts
+from .settings import Settings, a_seed, natural, of_prompts
 from .side import Contender, Side
 from .speculation import Advice, Measured, advice
 from .steps import Setup, Step
@@ -41,6 +41,7 @@ class Lengths(Settings):
         natural("max_tokens", self.max_tokens)
         for number in self.parallel or (0,):
             natural("parallel", number)
+        a_seed(self.seed)
 
     def steps(self) -> Iterator[Step]:
         """The measurements of one length, in order; the first time, -1, warms up and is forgotten."""
