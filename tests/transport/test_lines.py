@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import sys
 import time
@@ -205,3 +206,21 @@ def test_a_release_without_limits_on_headers_is_not_used(release: str, kind: typ
     assert isinstance(async_line(Backend.openai("http://127.0.0.1:1")), kind)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     assert isinstance(async_line(Backend.openai("http://127.0.0.1:1")), AsyncHttpLine)
+
+
+@both
+def test_a_fault_is_told_in_the_systems_own_words(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with FaultServer(()) as server:
+        off = server.url
+    assert _fault(face, off) == "connection refused"
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert _fault(face, "http://box.invalid:5000") == "the name cannot be resolved: name or service not known"
+
+
+def _fault(face: str, url: str) -> str:
+    with Router([Backend.openai(url, models=["m"])], retries=0) as router, pytest.raises(AllBackendsFailed) as caught:
+        chat(face, router)
+    return caught.value.attempts[0].message

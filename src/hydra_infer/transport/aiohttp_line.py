@@ -15,7 +15,7 @@ from ..routing.backend import Backend
 from ..wire.exchange import WireRequest
 from ..wire.trouble import Failure, Trouble
 from .loops import PerLoop
-from .network import socket_options
+from .network import said, socket_options
 from .upstream import KEEPALIVE, AsyncHttpLine, AsyncLine, AsyncResponse, LineFailed, decoded
 from .watch import CURRENT, Watch
 
@@ -196,10 +196,9 @@ def _without_response(watch: Watch, error: Exception) -> LineFailed:
     if isinstance(error, ValueError):
         return LineFailed(Failure(Trouble.UNREACHABLE, str(error)))
     if isinstance(error, aiohttp.ClientConnectorError):
-        return LineFailed(Failure(Trouble.UNREACHABLE, str(error.os_error)))
+        return LineFailed(Failure(Trouble.UNREACHABLE, said(error.os_error)))
     if isinstance(error, aiohttp.ClientResponseError):
         return LineFailed(Failure(Trouble.BROKEN, f"not HTTP: {error.message.splitlines()[0]}"))
     if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
         return LineFailed(Failure(Trouble.BROKEN, "connection lost: the headers were cut short"))
-    message = str(error) or type(error).__name__
-    return LineFailed(Failure(Trouble.UNREACHABLE, f"connection lost: {message}"), stale=not watch.fresh)
+    return LineFailed(Failure(Trouble.UNREACHABLE, f"connection lost: {said(error)}"), stale=not watch.fresh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -202,6 +203,18 @@ def _left(watch: Watch) -> float:
     return left
 
 
+def said(error: BaseException) -> str:
+    """What went wrong, in the system's own words where it is one of its errors: those that libraries wrap around it say less."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return f"the name cannot be resolved: {str(cause.strerror).lower()}"
+        if isinstance(cause, OSError) and cause.errno and not isinstance(cause, ssl.SSLError):  # whose numbers are OpenSSL's
+            return os.strerror(cause.errno).lower()
+        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__
+    return str(error) or type(error).__name__
+
+
 def _resolve(host: str, port: int, ends_at: float) -> list[str]:
     """The host's addresses. getaddrinfo knows no timeout, so a name is looked up in a thread that is not waited for past it."""
     found: list[Any] = []
@@ -220,7 +233,7 @@ def _resolve(host: str, port: int, ends_at: float) -> list[str]:
     if not found:
         raise httpcore.ConnectTimeout(f"the name {host} was not resolved within connect_timeout")
     if isinstance(found[0], OSError):
-        raise httpcore.ConnectError(f"the name {host} cannot be resolved: {found[0]}") from found[0]
+        raise httpcore.ConnectError(str(found[0])) from found[0]
     return list(dict.fromkeys(found[0]))
 
 

@@ -16,7 +16,7 @@ from ..wire.exchange import WireRequest
 from ..wire.trouble import Failure, Trouble
 from .kept import Kept
 from .loops import PerLoop
-from .network import AsyncNetwork, SyncNetwork, socket_options
+from .network import AsyncNetwork, SyncNetwork, said, socket_options
 from .watch import CURRENT, Watch
 
 __all__ = ["KEEPALIVE", "AsyncHttpLine", "AsyncLine", "AsyncResponse", "HttpLine", "Line", "LineFailed", "Response", "decoded"]
@@ -273,7 +273,7 @@ def _is_stale(watch: Watch, error: Exception) -> bool:
 
 
 def _lost(watch: Watch, error: Exception) -> Failure:
-    reason = str(error) or type(error).__name__
+    reason = said(error)
     return Failure(
         Trouble.UNREACHABLE if not watch.received else Trouble.BROKEN,
         f"connection lost: {reason}" if watch.fresh else reason,
