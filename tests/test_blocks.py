@@ -18,11 +18,14 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from servers.tabby import API_KEY, TabbyServer
 
 import hydra_infer
 from hydra_infer.cli import _parser
+from hydra_infer.configs.tabby import lint
 from hydra_infer.engines.echo import echo
 from hydra_infer.engines.load import load
+from hydra_infer.ops.migrate import trial
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -75,11 +78,21 @@ def instead(folder: str, **options: Any) -> Any:
     return echo(slots=options.get("slots") or 1)
 
 
+def on_trial(text: str, **options: Any) -> TabbyServer:
+    """migrate.trial without a TabbyAPI: the options must be its own, and the text one that it starts with."""
+    inspect.signature(trial).bind(text, **options)
+    assert not [finding for finding in lint(text) if finding.stops]
+    return TabbyServer(["m"], "m")
+
+
 @pytest.mark.parametrize("page", ["engines.md", "bench.md"])
-def test_what_needs_a_card_or_time_runs_on_stand_ins(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_a_card_or_time_runs_on_stand_ins(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hydra_infer, "load", instead)
+    monkeypatch.setattr(hydra_infer.migrate, "trial", on_trial)
+    monkeypatch.chdir(tmp_path)
+    Path("config.yml").write_text("model:\n  model_name: m\n", encoding="utf-8")
     printed = io.StringIO()
-    names: dict[str, Any] = {"__name__": "__main__", "folder": "models/any"}
+    names: dict[str, Any] = {"__name__": "__main__", "folder": "models/any", "key": API_KEY}
     found = blocks(ROOT / "docs" / page, "py")
     assert found
     for code in found:
