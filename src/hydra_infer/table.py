@@ -1,15 +1,30 @@
-"""A table for notebooks: HTML with inline styles only, for scripts and style sheets do not survive where notebooks are shown."""
+"""Tables as people see them: columns of text for a terminal, HTML for a notebook.
+
+The HTML has inline styles only, for scripts and style sheets do not survive where notebooks are shown.
+"""
 
 from __future__ import annotations
 
 import html as markup
 from collections.abc import Collection, Sequence
 
-__all__ = ["html"]
+__all__ = ["html", "text"]
 
 _TABLE = "border-collapse:collapse;font:13px system-ui,sans-serif;font-variant-numeric:tabular-nums"
 _CELL = "padding:2px 10px;border-bottom:1px solid #8884;text-align:"
 _NO = "color:#c0392b;"
+
+
+def text(lines: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
+    """Lines whose columns are as wide as their widest cells; `right` are the columns of figures."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def html(lines: Sequence[Sequence[str]], *, right: Collection[int] = (), no: Collection[int] = ()) -> str:

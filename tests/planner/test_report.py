@@ -29,7 +29,9 @@ def test_the_table() -> None:
     assert lines[2].startswith("RTX 5090 ")
     assert lines[4].startswith("system RAM")
     assert lines[5].startswith("fits: RTX 5090 ")
-    assert len({len(line) for line in lines[1:5]}) == 1
+    assert len({len(line) for line in lines[1:4]}) == 1
+    assert lines[4].split()[-2:] == ["2.0", "GiB"]
+    assert len(lines[4]) == lines[1].index("needed") + len("needed")  # what is needed stands under the cards'
     assert "note: weights are computed from config.json at 4 bits per weight" in str(plan())
     assert repr(plan(split="single")).startswith("<Plan Llama-70B: needs ")
 

@@ -122,9 +122,7 @@ class FleetPlan:
         return f"<FleetPlan of {len(self.rows)} models, {sum(bool(row.fits) for row in self.rows)} fit>"
 
     def __str__(self) -> str:
-        cells = [_HEAD, *map(_cells, self.rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join([*(_padded(line, widths) for line in cells), *self._notes()])
+        return "\n".join([table.text([_HEAD, *map(_cells, self.rows)], right=_FIGURES), *self._notes()])
 
     def _notes(self) -> list[str]:
         unlisted = [f"{name}: asked for its models when it is used, and not planned" for name in self.unlisted]
@@ -149,12 +147,3 @@ def _cells(row: Row) -> tuple[str, ...]:
         said.append(f"not beside {', '.join('/'.join(one) for one in row.not_beside)}")
     context, needed = ("" if value is None else str(value) for value in (row.context, row.needed))
     return row.model, row.server, context, row.cache or "", fits, needed, ", ".join(row.evicts), "; ".join(filter(None, said))
-
-
-def _padded(line: tuple[str, ...], widths: list[int]) -> str:
-    """Names stand left, figures right."""
-    cells = [
-        cell.rjust(width) if i in _FIGURES else cell.ljust(width)
-        for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import table
 from ..errors import ConfigError
 from ..units import GIB
 
@@ -66,8 +67,7 @@ class Pareto:
     def __str__(self) -> str:
         head = (self.x.removesuffix("_bytes"), self.y.removesuffix("_bytes"), "")
         lines = [head, *((_figure(self.x, row[self.x]), _figure(self.y, row[self.y]), _name(row)) for row in self.rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(2)]
-        return "\n".join(f"{one:>{widths[0]}}  {two:>{widths[1]}}  {name}".rstrip() for one, two, name in lines)
+        return table.text(lines, right=range(2))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/plain": str(self), "image/svg+xml": self.svg()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from .. import table
 from ..errors import ConfigError, DoesNotFit
 from ..units import Size
 from . import draft_room, exllama, llamacpp, options, picture, tabby, verdict
@@ -222,10 +223,9 @@ class Plan:
         known = {term: str(getattr(self.host_use, term)) for term in _HOST_TERMS}
         known["free"] = "" if self.host_use.available is None else str(self.host_use.available)
         rows.append(["system RAM", *(known.get(term, "") for term in terms)])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+        columns = table.text(rows, right=range(1, len(rows[0])))
         said = [self.why, *verdict.remarks(self)]
-        return "\n".join([title, *table, *said, *(f"note: {warning}" for warning in self.warnings)])
+        return "\n".join([title, columns, *said, *(f"note: {warning}" for warning in self.warnings)])
 
     def __repr__(self) -> str:
         return f"<Plan {self.request.spec.name}: {verdict.verdict(self)}>"

@@ -90,14 +90,13 @@ class Survey:
         return f"<Survey of {len(self.rows)} plans, {sum(bool(row['fits']) for row in self.rows)} fit>"
 
     def __str__(self) -> str:
-        head, *cells = _table(self.rows)
-        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-        return "\n".join(_padded(line, widths) for line in (head, *cells))
+        lines = _table(self.rows)
+        return table.text(lines, right=_figures(lines))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         lines = _table(self.rows)
         no = [place for place, row in enumerate(self.rows, 1) if not row["fits"]]
-        return {"text/plain": str(self), "text/html": table.html(lines, right=range(1, len(lines[0]) - 1), no=no)}
+        return {"text/plain": str(self), "text/html": table.html(lines, right=_figures(lines), no=no)}
 
 
 _HEAD = ("model", "bpw", "context", "cache", "fits", "split", "needed", "left", "max context", "tokens/s", "")
@@ -129,7 +128,6 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _padded(line: Sequence[str], widths: Sequence[int]) -> str:
-    """One line of text: the name and the error stand left, all else right."""
-    middle = [cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:-1], strict=True)]
-    return "  ".join([line[0].ljust(widths[0]), *middle, line[-1]]).rstrip()
+def _figures(lines: Sequence[Sequence[str]]) -> range:
+    """All columns but the first and the last: the name, and the error."""
+    return range(1, len(lines[0]) - 1)

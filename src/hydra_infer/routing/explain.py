@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .. import table
 from ..wire.fields import estimated_tokens
 from .order import in_order, too_small
 from .place import Candidate
@@ -25,6 +28,11 @@ class Option:
     asked: bool
     why: str
 
+    @property
+    def name(self) -> str:
+        """The model, and what the backend calls it where that is another name."""
+        return self.model if self.model == self.local_name else f"{self.model} as {self.local_name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -40,13 +48,9 @@ class Explanation:
         return [option.backend for option in self.options if option.asked]
 
     def __str__(self) -> str:
-        lines = [f"{self.model} (strategy {self.strategy})"]
-        position = 0
-        for option in self.options:
-            position += option.asked
-            name = option.model if option.model == option.local_name else f"{option.model} as {option.local_name}"
-            lines.append(f"  {f'{position}.' if option.asked else ' -':3} {option.backend:24} {name:28} {option.why}")
-        return "\n".join(lines)
+        places = itertools.count(1)
+        rows = [(f"{next(places)}." if option.asked else "-", option.backend, option.name, option.why) for option in self.options]
+        return f"{self.model} (strategy {self.strategy})\n{textwrap.indent(table.text(rows, right=(0,)), '  ')}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -63,12 +63,7 @@ class Ledger:
         return Entry(**{name: sum(getattr(entry, name) for entry in entries) for name in Entry._fields})
 
     def __str__(self) -> str:
-        lines = self._lines()
-        widths = [max(len(line[column]) for line in lines) for column in range(8)]
-        return "\n".join(
-            "  ".join([line[0].ljust(widths[0]), line[1].ljust(widths[1]), *(line[i].rjust(widths[i]) for i in range(2, 8))])
-            for line in lines
-        )
+        return table.text(self._lines(), right=range(2, 8))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/plain": str(self), "text/html": table.html(self._lines(), right=range(2, 8))}

@@ -69,9 +69,7 @@ class Status:
         raise KeyError(key)
 
     def __str__(self) -> str:
-        lines = [_HEAD, *map(_cells, self.backends)]
-        widths = [max(len(line[column]) for line in lines) for column in range(5)]
-        return "\n".join("  ".join([*(line[i].ljust(widths[i]) for i in range(5)), line[5]]).rstrip() for line in lines)
+        return table.text([_HEAD, *map(_cells, self.backends)])
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         no = [place for place, row in enumerate(self.backends, 1) if not row.reachable or row.rests_for]

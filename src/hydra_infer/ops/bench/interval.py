@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["CONFIDENCE", "Estimate", "estimate", "fewest_pairs", "sign_test"]
+__all__ = ["CONFIDENCE", "Estimate", "estimate", "fewest_pairs", "sign_test", "span"]
 
 CONFIDENCE = 0.99
 
@@ -62,3 +62,8 @@ def _cut(count: int, missing: float) -> int:
             return outside
         outside += 1
     return outside
+
+
+def span(low: float | None, high: float | None) -> str:
+    """An interval as people read it; empty where there is none."""
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ... import table
 from ...errors import ConfigError
 from ...plain import number_of
 from .comparison import FAMILY, MEASURES, Comparison, compared
-from .interval import CONFIDENCE, fewest_pairs
+from .interval import CONFIDENCE, fewest_pairs, span
 from .quality import Quality, quality_of
 from .steps import Setup
-from .table import aligned, span
 
 __all__ = ["Report"]
 
@@ -123,9 +123,9 @@ class Report:
     def __str__(self) -> str:
         setup = self.setup
         sides = [f"a  {setup.a}  {setup.model_a}", f"b  {setup.b}  {setup.model_b}", ""]
-        table = aligned([_HEAD, *(_cells(row) for row in self.comparisons)], "<<>>>>><")
+        rows = table.text([_HEAD, *map(_cells, self.comparisons)], right=range(2, 7))
         notes = [f"note: {warning}" for warning in self.warnings]
-        return "\n".join([*sides, *table, "", *self.quality_lines(), *notes, f"verdict: {self.verdict}"])
+        return "\n".join([*sides, rows, "", *self.quality_lines(), *notes, f"verdict: {self.verdict}"])
 
     def quality_lines(self) -> list[str]:
         """How alike and how good the answers are, in sentences."""

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ... import table
 from ...errors import HydraError
 from ...planner.draft import speedup
-from .interval import CONFIDENCE, estimate, fewest_pairs
-from .table import aligned, span
+from .interval import CONFIDENCE, estimate, fewest_pairs, span
 
 __all__ = ["Advice", "Length", "Load", "Measured", "advice", "cost", "per_token", "share"]
 
@@ -90,7 +90,7 @@ class Advice:
         return f"<Advice: {self.why}>"
 
     def __str__(self) -> str:
-        return "\n".join([*aligned([_HEAD, *map(_cells, self.lengths)], ">>>>>>>"), "", self.why])
+        return f"{table.text([_HEAD, *map(_cells, self.lengths)], right=range(len(_HEAD)))}\n\n{self.why}"
 
 
 def advice(measured: Measured, minimum: float) -> Advice:
