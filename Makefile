@@ -68,10 +68,14 @@ test-units:
 test-nix:
 	$(PYTHON) tests/contract/nix_evaluates.py
 
-# What a call costs beside peers, in docs/benchmarks.md: some four minutes. Their pins and the reasons are in the requirements.
+# What calls, imports and plans cost beside peers, in docs/benchmarks.md: some ten minutes, on a machine with nothing else to do.
+# The peers' pins and the reasons are in the requirements.
 PEERS := .venv-peers-litellm .venv-peers-agents
-bench-peers: .venv/test $(PEERS:%=%/ready)
+bench-peers: .venv/test $(PEERS:%=%/ready) .venv-peers-planners/ready
 	$(BIN)/python benchmarks/throughput.py --write --python $(PEERS:%=%/bin/python)
+	$(BIN)/python benchmarks/scale.py --write
+	$(BIN)/python benchmarks/imports.py --write --python $(PEERS:%=%/bin/python)
+	$(BIN)/python benchmarks/planners.py --write --bin .venv-peers-planners/bin
 
 # A thousand streams for MINUTES (5) while servers fail and are killed, then memory over a hundred thousand calls, in docs/soak.md.
 soak: .venv/test

@@ -1,4 +1,4 @@
-"""The clients that throughput.py compares: each asks for one chat, whole or streamed, and reads what it says.
+"""The clients that measure.py measures: each asks for one chat, whole or streamed, and reads what it says.
 
 Heavy libraries are imported when a client is made: what that costs is measured too.
 """
@@ -206,6 +206,22 @@ class PydanticAI:
             return str(answer.get().parts[0].content)
 
 
+class AnyLLM:
+    """A client made once, as its makers advise; it has no fallback."""
+
+    def __init__(self, url: str) -> None:
+        from any_llm import AnyLLM as Made
+
+        self._client = Made.create("openai", api_key="x", api_base=f"{url}/v1")
+
+    async def whole(self) -> str:
+        return str((await self._client.acompletion(**WHOLE)).choices[0].message.content)
+
+    async def stream(self) -> str:
+        answer = await self._client.acompletion(**STREAM)
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in answer])
+
+
 class LiteLLM:
     """litellm.Router with two deployments."""
 
@@ -237,6 +253,7 @@ CLIENTS: dict[str, Callable[[str], Any]] = {
     "openai": OpenAI,
     "LangChain with_fallbacks": LangChain,
     "pydantic-ai FallbackModel": PydanticAI,
+    "any-llm": AnyLLM,
     "litellm.Router": LiteLLM,
     "httpx + pydantic, sync": HttpxSync,
     "Router, sync": RouterSync,

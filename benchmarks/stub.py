@@ -1,9 +1,14 @@
-"""A server that costs as little as can be: it answers chats with fixed bytes, streamed (CHUNKS pieces) or whole."""
+"""A server that costs as little as can be: it answers chats with fixed bytes, streamed (CHUNKS pieces) or whole.
+
+python stub.py [hold] [CORE]     (hold: streams stop after their first token and stay open; CORE: where it runs, alone)
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import resource
 import socket
 import subprocess
 import sys
@@ -11,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 CHUNKS = 64
+HOLD = "hold" in sys.argv[1:2]
 
 
 def chunk(text: str, finish: str | None = None) -> bytes:
@@ -66,15 +72,15 @@ class Answers(asyncio.Protocol):
 
     async def _stream(self) -> None:
         self._transport.write(STREAM_HEAD)
-        for piece in STREAM:
+        for piece in STREAM[:1] if HOLD else STREAM:
             self._transport.write(piece)
             await asyncio.sleep(0)
 
 
 @contextmanager
-def stub() -> Iterator[str]:
+def stub(*how: str) -> Iterator[str]:
     """The server in a process of its own; gives its URL."""
-    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, __file__, *how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdin is not None
     try:
@@ -84,9 +90,18 @@ def stub() -> Iterator[str]:
         process.wait(5)
 
 
+def open_many_files() -> None:
+    """Hundreds of streams are as many sockets on each side."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8192 if most == resource.RLIM_INFINITY else min(8192, most), most))
+
+
 async def main() -> None:
+    open_many_files()
+    if sys.argv[1:] and sys.argv[-1].isdigit():
+        os.sched_setaffinity(0, {int(sys.argv[-1])})
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Answers, "127.0.0.1", 0, backlog=512)
+    server = await loop.create_server(Answers, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     # It ends with its parent: the end of stdin is the sign.
     await loop.run_in_executor(None, sys.stdin.read)

@@ -1,112 +1,66 @@
 """What a call costs through the Router and through others, side by side in one run; ratios are the result.
 
-python benchmarks/throughput.py [--write] [--rounds N] [--python OTHER …]
+python benchmarks/throughput.py [--write] [--rounds N] [--only CLIENT …] [--python OTHER …]
 
 Each client runs in a process of its own, all in turn, N rounds; the table has medians. OTHER: interpreters that have the peers
-which this one lacks. --write renews docs/benchmarks.md.
+which this one lacks. The server has a core of its own where there are two, and so has each client. --write renews its section of
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import gc
-import inspect
 import json
 import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import page
 from clients import CLIENTS
-from stub import CHUNKS, stub
+from measure import ABSENT, Figures
+from stub import stub
 
-SECONDS = 1.0  # for each figure of each client in each round
-ABSENT = 3  # exit status of an interpreter without the client's library
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-PACKAGES = ["aiohttp", "httpx", "httpx2", "openai", "langchain-openai", "pydantic-ai-slim", "litellm"]
-
-Figures = dict[str, float]
+PACKAGES = ["aiohttp", "httpx", "httpx2", "openai", "langchain-openai", "pydantic-ai-slim", "any-llm-sdk", "litellm"]
 COLUMNS = {
     "first": "first answer, CPU ms",
     "memory": "memory, MiB",
-    "cpu": "CPU µs a call",
-    "rate32": "calls/s, 32 at once",
-    "rate128": "calls/s, 128 at once",
+    "cpu1": "CPU µs a call",
+    "rate1": "calls/s, one by one",
+    "rate32": "32 at once",
+    "rate128": "128 at once",
+    "rate512": "512 at once",
     "chunk": "CPU µs a chunk",
+    "stream": "KiB an open stream",
 }
-# (claim, client, column, the client it is divided by or none, bound, at most or at least)
-CLAIMS: list[tuple[str, str, str, str | None, float, str]] = [
-    ("calls/s at 32, against httpx", "Router over aiohttp", "rate32", "httpx", 5.0, "least"),
-    ("calls/s at 128, against httpx", "Router over aiohttp", "rate128", "httpx", 5.0, "least"),
-    ("calls/s at 32, against litellm.Router", "Router over aiohttp", "rate32", "litellm.Router", 25.0, "least"),
-    ("CPU a call, against httpx", "Router over aiohttp", "cpu", "httpx", 0.6, "most"),
-    ("CPU a call, sync, against httpx", "Router, sync", "cpu", "httpx + pydantic, sync", 1.15, "most"),
-    ("CPU a call over httpcore, against httpx", "Router over httpcore", "cpu", "httpx", 1.15, "most"),
-    ("CPU µs a chunk", "Router over aiohttp", "chunk", None, 25.0, "most"),
-    ("CPU µs a chunk, sync", "Router, sync", "chunk", None, 25.0, "most"),
-    ("CPU to the first answer, sync, against httpx + pydantic", "Router, sync", "first", "httpx + pydantic, sync", 1.3, "most"),
-    ("memory, sync, against httpx + pydantic", "Router, sync", "memory", "httpx + pydantic, sync", 1.25, "most"),
+OURS, CORE, SYNC, STACK = "Router over aiohttp", "Router over httpcore", "Router, sync", "httpx + pydantic, sync"
+# (claim, client, column, the client it is compared with or none, how, at most or at least, bound)
+CLAIMS = [
+    ("calls/s at 32, against httpx", OURS, "rate32", "httpx", "times", "least", 5.0),
+    ("calls/s at 128, against httpx", OURS, "rate128", "httpx", "times", "least", 5.0),
+    ("calls/s at 32, against litellm.Router", OURS, "rate32", "litellm.Router", "times", "least", 25.0),
+    ("calls/s at 128, against litellm.Router", OURS, "rate128", "litellm.Router", "times", "least", 25.0),
+    ("CPU a call, against httpx", OURS, "cpu1", "httpx", "times", "most", 0.6),
+    ("CPU a call, sync, against httpx", SYNC, "cpu1", STACK, "times", "most", 1.15),
+    ("CPU a call over httpcore, against httpx", CORE, "cpu1", "httpx", "times", "most", 1.15),
+    ("CPU a call over httpcore at 32, against httpx", CORE, "cpu32", "httpx", "times", "most", 1.15),
+    ("CPU µs a chunk", OURS, "chunk", None, "", "most", 25.0),
+    ("CPU µs a chunk, sync", SYNC, "chunk", None, "", "most", 25.0),
+    ("CPU to the first answer, sync, against httpx + pydantic", SYNC, "first", STACK, "times", "most", 1.3),
+    ("memory, sync, MiB more than httpx + pydantic", SYNC, "memory", STACK, "more", "most", 8.0),
 ]
 
-
-# ---- in the client's process ------------------------------------------------------------------------------------
-
-
-async def measure(name: str, url: str) -> Figures:
-    client = CLIENTS[name](url)
-    assert await result(client.whole()) == "x" * 400
-    figures = {"first": time.process_time() * 1e3, "memory": resident()}
-    assert (await result(client.stream())).startswith("token 0 token 1 ")
-    gc.collect()
-    figures["cpu"], _ = await busy(client.whole, 1)
-    if inspect.iscoroutinefunction(client.whole):
-        _, figures["rate32"] = await busy(client.whole, 32)
-        _, figures["rate128"] = await busy(client.whole, 128)
-    figures["chunk"] = (await busy(client.stream, 16 if "rate32" in figures else 1))[0] / CHUNKS
-    return figures
+Found = dict[str, list[Figures]]
 
 
-async def busy(ask: Callable[[], Any], parallel: int) -> tuple[float, float]:
-    """Microseconds of CPU per call and calls per second, connections made beforehand."""
-    for _ in range(2):
-        await asyncio.gather(*(result(ask()) for _ in range(parallel)))
-    calls, began, cpu = 0, time.perf_counter(), time.process_time()
-
-    async def caller() -> None:
-        nonlocal calls
-        while time.perf_counter() - began < SECONDS:
-            await result(ask())
-            calls += 1
-
-    await asyncio.gather(*(caller() for _ in range(parallel)))
-    return (time.process_time() - cpu) / calls * 1e6, calls / (time.perf_counter() - began)
-
-
-async def result(given: Any) -> str:
-    return await given if inspect.isawaitable(given) else given
-
-
-def resident() -> float:
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
-    return most / 2**20 if sys.platform == "darwin" else most / 2**10
-
-
-# ---- in the runner ----------------------------------------------------------------------------------------------
-
-
-def run(name: str, url: str, pythons: list[str]) -> Figures | None:
+def run(name: str, urls: tuple[str, str], core: int, pythons: list[str]) -> Figures | None:
     """One client's figures, by the first interpreter that has its library; None where none has."""
-    source = str(Path(__file__).parents[1] / "src")
+    here = Path(__file__)
+    environment = {**os.environ, "PYTHONPATH": str(here.parents[1] / "src")}
     for python in pythons:
-        command = [python, "-W", "ignore", __file__, "--client", name, "--url", url]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": source})
+        command = [python, "-W", "ignore", str(here.with_name("measure.py")), name, *urls, str(core)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode == 0:
             figures: Figures = json.loads(done.stdout.splitlines()[-1])
             return figures
@@ -115,31 +69,49 @@ def run(name: str, url: str, pythons: list[str]) -> Figures | None:
     return None
 
 
-def medians(rounds: list[Figures]) -> Figures:
-    return {column: statistics.median(one[column] for one in rounds) for column in rounds[0]}
+def rounds(number: int, names: list[str], pythons: list[str]) -> Found:
+    found: Found = {}
+    cores = sorted(os.sched_getaffinity(0))
+    servers, clients = (str(cores[0]), cores[1]) if len(cores) > 1 else ("", -1)
+    with stub("quick", servers) as url, stub("hold", servers) as holding:
+        for turn in range(number):
+            for name in names:
+                print(f"round {turn + 1}: {name}", file=sys.stderr)
+                if (figures := run(name, (url, holding), clients, pythons)) is not None:
+                    found.setdefault(name, []).append(figures)
+    return found
 
 
-def table(found: dict[str, list[Figures]]) -> list[str]:
-    lines = ["| client | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "--:|" * len(COLUMNS)]
-    for name, rounds in found.items():
-        figures = medians(rounds)
-        cells = [f"{figures[column]:,.{1 if column == 'chunk' else 0}f}" if column in figures else "" for column in COLUMNS]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
+def table(found: Found) -> str:
+    rows = []
+    for name, figures in found.items():
+        medians = {column: statistics.median(one[column] for one in figures) for column in figures[0]}
+        rows.append(
+            [
+                name,
+                *(f"{medians[c]:,.{1 if c == 'chunk' else 0}f}" if c in medians and name_has(name, c) else "" for c in COLUMNS),
+            ]
+        )
+    return page.table(["client", *COLUMNS.values()], rows)
 
 
-def claims(found: dict[str, list[Figures]]) -> list[str]:
-    lines = ["| the Router's | measured | wanted | |", "|---|--:|--:|---|"]
-    for claim, ours, column, others, bound, side in CLAIMS:
-        if ours not in found or (others is not None and others not in found):
+def name_has(name: str, column: str) -> bool:
+    """A face for threads asks one by one here."""
+    return not (name.endswith("sync") and column in ("rate32", "rate128", "rate512", "stream"))
+
+
+def measured(found: Found) -> list[page.Claim]:
+    """The median over the rounds of what two clients' figures of the same round come to."""
+    told: list[page.Claim] = []
+    for claim, ours, column, other, how, side, bound in CLAIMS:
+        if ours not in found or (other is not None and other not in found):
             continue
         figures = [row[column] for row in found[ours]]
-        if others is not None:
-            figures = [figure / row[column] for figure, row in zip(figures, found[others], strict=True)]
-        measured = statistics.median(figures)
-        kept = measured <= bound if side == "most" else measured >= bound
-        lines.append(f"| {claim} | {measured:.2f} | at {side} {bound:g} | {'kept' if kept else 'MISSED'} |")
-    return lines
+        if other is not None:
+            others = [row[column] for row in found[other]]
+            figures = [a / b if how == "times" else a - b for a, b in zip(figures, others, strict=True)]
+        told.append((claim, statistics.median(figures), side, bound))
+    return told
 
 
 def releases(pythons: list[str]) -> str:
@@ -149,63 +121,25 @@ def releases(pythons: list[str]) -> str:
     return ", ".join(dict.fromkeys(line for one in said for line in one.stdout.splitlines()))
 
 
-def page(found: dict[str, list[Figures]], pythons: list[str]) -> str:
-    rounds = len(next(iter(found.values())))
-    how = (
-        f"Medians of {rounds} rounds, each client in a process of its own against one small server on the same machine\n"
-        f"({os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}). The machine was not idle: ratios "
-        f"taken in the same round are the result, absolute figures are not.\n{releases(pythons)}."
-    )
-    return "\n".join([HEAD, *table(found), "", how, "", "## What is wanted of it", "", WANTED, *claims(found), "", TAIL])
-
-
-HEAD = """# What a call costs
-
-The Router stands in front of every call, so it must cost next to nothing. This page is written by `make bench-peers`.
-"""
-
-WANTED = """*Against* another: how many times as much, the median of each round's ratio.
-"""
-
-TAIL = """Where the package `aiohttp` is installed (`pip install 'hydra-infer[aiohttp]'`, 3.13.4 or newer), the async face of the
-Router uses it; nothing else changes, and every fault of the test suite is run over both. Without it, and from threads, calls go
-over httpcore.
-
-- *first answer*: all the CPU that the process had used when it had its first answer, Python's own start included.
-- *memory*: the most that the process had held by then.
-- *a chunk*: one token of a streamed answer, read, checked and handed over; 16 streams at once, one where the client is sync.
-- A whole answer comes through the Router by its desk, as `hydra-infer serve` asks. `Router.client()` puts a whole httpx client
-  in front of that and costs about half as much again as httpx alone; it is meant for code that wants an httpx client.
-- The others do less than the Router or more: httpx and aiohttp know one server, the openai package checks every field,
-  LangChain, pydantic-ai and litellm have a fallback each.
-"""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=list(CLIENTS))
     parser.add_argument("--python", nargs="*", default=[])
-    parser.add_argument("--client", help=argparse.SUPPRESS)
-    parser.add_argument("--url", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.client:
-        try:
-            print(json.dumps(asyncio.run(measure(given.client, given.url))), flush=True)
-        except ModuleNotFoundError:
-            os._exit(ABSENT)
-        os._exit(0)  # peers that leave connections open would only tell of it
     pythons = [sys.executable, *given.python]
-    found: dict[str, list[Figures]] = {}
-    with stub() as url:
-        for number in range(given.rounds):
-            for name in CLIENTS:
-                print(f"round {number + 1}: {name}", file=sys.stderr)
-                if (figures := run(name, url, pythons)) is not None:
-                    found.setdefault(name, []).append(figures)
-    print("\n".join([*table(found), "", *claims(found)]))
+    before = os.getloadavg()[0]
+    found = rounds(given.rounds, given.only, pythons)
+    how = (
+        f"Medians of {given.rounds} rounds, each client in a process and on a core of its own, one small server on another\n"
+        f"({page.machine()}; load {before:.1f} when it began). Ratios of the same round are the result, not figures.\n"
+        f"{releases(pythons)}."
+    )
+    text = f"{table(found)}\n\n{how}\n\n{page.claims(measured(found))}"
+    print(text)
     if given.write:
-        PAGE.write_text(page(found, pythons))
+        page.renew("throughput", text)
 
 
 if __name__ == "__main__":
