@@ -43,7 +43,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> JsonDict:
     value = dict(pairs)
     if len(value) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} appears twice")
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r:.100} appears twice")
     return value
 
 
