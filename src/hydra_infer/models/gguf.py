@@ -141,7 +141,7 @@ def _header(cursor: _Cursor) -> GgufHeader:
     metadata, counts = _metadata(cursor, cursor.count("Q", MAX_METADATA, "the number of metadata entries"))
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= MIB or alignment & (alignment - 1):
-        raise cursor.fail(f"general.alignment is {alignment!r}, not a power of two")
+        raise cursor.fail(f"general.alignment is {alignment!r:.100}, not a power of two")
     return GgufHeader(metadata, counts, _tensors(cursor, tensor_count, alignment))
 
 
