@@ -36,7 +36,7 @@ def test_the_reference_has_every_public_name() -> None:
 
 
 def test_every_page_is_in_the_sites_table_of_contents() -> None:
-    named = re.findall(r": (\w+\.md)$", (pages.DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(r": ([\w-]+\.md)$", (pages.DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(named) == sorted(page.name for page in pages.DOCS.glob("*.md")), "mkdocs.yml names the pages"
 
 

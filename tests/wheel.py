@@ -9,7 +9,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))
+
+from supply.pins import bad, installed, leftovers
+
 CORE = {"httpx", "pydantic", "tenacity", "nvidia-ml-py"}
+# What those bring with them; sniffio is an older anyio's.
+BROUGHT = set("httpcore h11 anyio sniffio idna certifi pydantic-core annotated-types typing-extensions typing-inspection".split())
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "hidden_size": 2048,
@@ -34,6 +40,11 @@ def main() -> None:
         assert (home / name).is_file(), f"{name} is missing"
     required = [line for line in importlib.metadata.requires("hydra-infer") or [] if "extra ==" not in line]
     assert {line.split(">")[0].split("<")[0].strip() for line in required} == CORE, required
+    found = installed()
+    brought = found.keys() - {"hydra-infer", "pip", "setuptools", "wheel"} - CORE
+    assert brought <= BROUGHT, f"more than was looked at: {brought - BROUGHT}"
+    assert not bad(found.items()), bad(found.items())
+    assert not leftovers(sys.path), leftovers(sys.path)
     for name in hydra_infer.__all__:
         assert getattr(hydra_infer, name) is not None, name
     assert "torch" not in sys.modules
@@ -48,7 +59,7 @@ def main() -> None:
     missing = subprocess.run([*command, "demo"], capture_output=True, text=True, check=False)
     assert missing.returncode == 2, missing
     assert "pip install" in missing.stderr, missing.stderr
-    print("the wheel works with", ", ".join(sorted(CORE)), "alone")
+    print("the wheel works with", ", ".join(sorted(CORE)), "alone, and the", len(brought), "packages that those need")
 
 
 main()

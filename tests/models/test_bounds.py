@@ -47,6 +47,10 @@ NESTED_GGUF = gguf_string("k") + struct.pack("<I", ARRAY) + fill(lambda _: struc
 HOSTILE: dict[str, tuple[str, bytes]] = {
     "many empty tensors": ("model.safetensors", safetensors(b"{" + fill(entry).rstrip(b",") + b"}")),
     "deep header": ("model.safetensors", safetensors(b'{"a":' + b"[" * (MIB // 2) + b"]" * (MIB // 2) + b"}")),
+    "a key twice, the last of many": (
+        "model.safetensors",
+        safetensors(b"{" + fill(lambda n: b'"%d":0,' % n) + b'"z":0,"z":0}'),
+    ),
     "wide header": ("model.safetensors", safetensors(b'{"a":[' + b"0," * (MIB // 2) + b"0]}")),
     "long number in a header": ("model.safetensors", safetensors(b'{"a":' + b"9" * MIB + b"}")),
     "a header of 2 GiB": ("model.safetensors", struct.pack("<Q", 2**31) + b"{" * 64),

@@ -58,6 +58,7 @@ BEFORE_AN_ANSWER: dict[str, list[Any]] = {
     "stall after headers": [head(200, "text/event-stream", transfer_encoding="chunked"), 30.0],
     "stall after the role": chunked(ROLE, 30.0),
     "pings without a token": chunked(*[b": ping\n\n", 0.05] * 200),
+    "a body dripping": [head(200, content_length=1000), b"{", *[b" ", 0.05] * 200],
     "headers dripping": [b"HTTP/1.1 200 OK\r\n", *[b"x", 0.05] * 200],
 }
 

@@ -60,13 +60,13 @@ def _text_fields(config: JsonDict, kind: Architecture, path: Path) -> Fields:
 def _not_covered(name: str, path: Path) -> UnknownModel:
     if name in DRAFTERS:
         return UnknownModel(
-            f"architecture {name!r} ({path}) is a drafter, which runs only beside a main model",
+            f"architecture {name!r:.100} ({path}) is a drafter, which runs only beside a main model",
             hint="give the model it drafts for; a drafter of this kind is not counted yet",
         )
     hint = f"hydra_infer.models.architectures lists the {len(ARCHITECTURES)} that are planned"
     if name in KNOWN_TO_EXLLAMAV3:
-        return UnknownModel(f"architecture {name!r} ({path}): exllamav3 knows it, the planner does not yet", hint=hint)
-    return UnknownModel(f"architecture {name!r} ({path}) is not known to exllamav3 1.6.5", hint=hint)
+        return UnknownModel(f"architecture {name!r:.100} ({path}): exllamav3 knows it, the planner does not yet", hint=hint)
+    return UnknownModel(f"architecture {name!r:.100} ({path}) is not known to exllamav3 1.6.5", hint=hint)
 
 
 def quantization_of(config: JsonDict, path: Path) -> str | None:

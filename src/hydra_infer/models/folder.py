@@ -97,7 +97,7 @@ def _read_shards(folder: Path, shards: list[Path]) -> dict[str, Tensor]:
     for shard in shards:
         for name, tensor in safetensors.read_header(shard).items():
             if name in tensors:
-                raise ConfigError(f"{shard}: tensor {name!r} is also in another file of this folder")
+                raise ConfigError(f"{shard}: tensor {name!r:.100} is also in another file of this folder")
             tensors[name] = tensor
     return tensors
 
@@ -147,7 +147,7 @@ def _format_of(folder: Path, tensors: dict[str, Tensor], method: str | None) -> 
 def _refuse_method(path: Path, method: str | None) -> None:
     if method is not None:
         hint = "covered: exl3, exl2, gguf and plain 16 bit"
-        raise UnknownModel(f"{path}: weights quantised by {method!r} are not covered yet", hint=hint)
+        raise UnknownModel(f"{path}: weights quantised by {method!r:.100} are not covered yet", hint=hint)
 
 
 def _only_gguf(folder: Path, files: list[Path]) -> Path:
@@ -168,7 +168,7 @@ def _read_gguf(path: Path) -> ModelSpec:
     for part in parts[1:]:
         for name, tensor in gguf.read_header(part).tensors.items():
             if name in tensors:
-                raise ConfigError(f"{part}: tensor {name!r} is also in another part")
+                raise ConfigError(f"{part}: tensor {name!r:.100} is also in another part")
             tensors[name] = tensor
     whole = gguf.GgufHeader(first.metadata, first.counts, tensors)
     return ModelSpec(path.stem, path, "gguf", gguf_config.geometry_of(whole, parts[0]), tensors)

@@ -141,7 +141,7 @@ def _header(cursor: _Cursor) -> GgufHeader:
     metadata, counts = _metadata(cursor, cursor.count("Q", MAX_METADATA, "the number of metadata entries"))
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= MIB or alignment & (alignment - 1):
-        raise cursor.fail(f"general.alignment is {alignment!r}, not a power of two")
+        raise cursor.fail(f"general.alignment is {alignment!r:.100}, not a power of two")
     return GgufHeader(metadata, counts, _tensors(cursor, tensor_count, alignment))
 
 
@@ -151,35 +151,35 @@ def _metadata(cursor: _Cursor, entries: int) -> tuple[dict[str, Value], dict[str
     for _ in range(entries):
         key = cursor.text(MAX_NAME, "a metadata key")
         if key in values or key in counts:
-            raise cursor.fail(f"metadata {key!r} appears twice")
-        kind = int(cursor.number("I", f"the type of {key!r}"))
+            raise cursor.fail(f"metadata {key!r:.100} appears twice")
+        kind = int(cursor.number("I", f"the type of {key!r:.100}"))
         if kind == _ARRAY:
             counts[key], kept = _array(cursor, key)
             if kept is not None:
                 values[key] = kept
         elif kind == _STRING:
-            length = cursor.count("Q", MAX_HEADER, f"the length of {key!r}")
+            length = cursor.count("Q", MAX_HEADER, f"the length of {key!r:.100}")
             text = cursor.take(length, key)
             if length <= KEPT_STRING:
                 values[key] = text.decode("utf-8", errors="replace")
         elif kind in _SCALARS:
             values[key] = cursor.number(_SCALARS[kind], key)
         else:
-            raise cursor.fail(f"metadata {key!r} has the unknown type {kind}")
+            raise cursor.fail(f"metadata {key!r:.100} has the unknown type {kind}")
     return values, counts
 
 
 def _array(cursor: _Cursor, key: str) -> tuple[int, tuple[int | float | bool, ...] | None]:
     """The length of an array, and its numbers where they are few; vocabularies are only walked over."""
-    kind = int(cursor.number("I", f"the element type of {key!r}"))
-    length = cursor.count("Q", MAX_ARRAY, f"the length of {key!r}")
+    kind = int(cursor.number("I", f"the element type of {key!r:.100}"))
+    length = cursor.count("Q", MAX_ARRAY, f"the length of {key!r:.100}")
     if kind == _STRING:
-        what = f"the length of a string in {key!r}"
+        what = f"the length of a string in {key!r:.100}"
         for _ in range(length):
             cursor.skip(cursor.count("Q", MAX_HEADER, what), key)
         return length, None
     if kind not in _SCALARS:
-        raise cursor.fail(f"metadata {key!r} is an array of the unknown type {kind}")
+        raise cursor.fail(f"metadata {key!r:.100} is an array of the unknown type {kind}")
     code = _SCALARS[kind]
     data = cursor.take(length * struct.calcsize("<" + code), key)
     return length, struct.unpack(f"<{length}{code}", data) if length <= KEPT_ARRAY else None
@@ -191,13 +191,13 @@ def _tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, Tensor]:
     for _ in range(count):
         name = cursor.text(MAX_NAME, "a tensor name")
         if name in tensors:
-            raise cursor.fail(f"tensor {name!r} appears twice")
-        dimensions = cursor.count("I", MAX_DIMENSIONS, f"the number of dimensions of {name!r}")
-        shape = tuple(int(cursor.number("Q", f"the shape of {name!r}")) for _ in range(dimensions))
-        tensors[name] = _tensor(cursor, name, shape, int(cursor.number("I", f"the type of {name!r}")))
-        offset = int(cursor.number("Q", f"the offset of {name!r}"))
+            raise cursor.fail(f"tensor {name!r:.100} appears twice")
+        dimensions = cursor.count("I", MAX_DIMENSIONS, f"the number of dimensions of {name!r:.100}")
+        shape = tuple(int(cursor.number("Q", f"the shape of {name!r:.100}")) for _ in range(dimensions))
+        tensors[name] = _tensor(cursor, name, shape, int(cursor.number("I", f"the type of {name!r:.100}")))
+        offset = int(cursor.number("Q", f"the offset of {name!r:.100}"))
         if offset % alignment:
-            raise cursor.fail(f"tensor {name!r} begins at {offset}, which is no multiple of {alignment}")
+            raise cursor.fail(f"tensor {name!r:.100} begins at {offset}, which is no multiple of {alignment}")
         offsets.append((offset, offset + tensors[name].nbytes, name))
     _check_ranges(cursor, offsets, -(-cursor.at // alignment) * alignment)
     return tensors
@@ -206,10 +206,10 @@ def _tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, Tensor]:
 def _tensor(cursor: _Cursor, name: str, shape: tuple[int, ...], number: int) -> Tensor:
     kind = TYPES.get(number)
     if kind is None:
-        raise cursor.fail(f"tensor {name!r} has the unknown ggml type {number}", "it needs a newer hydra_infer")
+        raise cursor.fail(f"tensor {name!r:.100} has the unknown ggml type {number}", "it needs a newer hydra_infer")
     elements = math.prod(shape)
     if elements >= 2**63 or (shape[0] if shape else 1) % kind.block:
-        raise cursor.fail(f"tensor {name!r} of shape {list(shape)} cannot be {kind.name} (blocks of {kind.block})")
+        raise cursor.fail(f"tensor {name!r:.100} of shape {list(shape)} cannot be {kind.name} (blocks of {kind.block})")
     return Tensor(name, kind.name, shape, elements // kind.block * kind.nbytes)
 
 
@@ -218,9 +218,9 @@ def _check_ranges(cursor: _Cursor, offsets: list[tuple[int, int, str]], data: in
     for begin, end, name in sorted(offsets):
         if data + end > cursor.size:
             raise cursor.fail(
-                f"tensor {name!r} ends at byte {data + end}, the file at {cursor.size}",
+                f"tensor {name!r:.100} ends at byte {data + end}, the file at {cursor.size}",
                 "the file is cut short: download it again",
             )
         if begin < last_end and begin < end:
-            raise cursor.fail(f"tensors {last!r} and {name!r} overlap")
+            raise cursor.fail(f"tensors {last!r:.100} and {name!r:.100} overlap")
         last_end, last = max(last_end, end), name

@@ -25,7 +25,9 @@ def geometry_of(header: GgufHeader, path: Path) -> Geometry:
     if not isinstance(name, str):
         raise ConfigError(f"{path}: general.architecture is missing")
     if name not in ARCHITECTURES:
-        raise UnknownModel(f"architecture {name!r} ({path}) is not covered yet", hint=f"covered are {', '.join(ARCHITECTURES)}")
+        raise UnknownModel(
+            f"architecture {name!r:.100} ({path}) is not covered yet", hint=f"covered are {', '.join(ARCHITECTURES)}"
+        )
     short = {key.removeprefix(f"{name}."): value for key, value in header.metadata.items() if key.startswith(f"{name}.")}
     fields = Fields(path, short)
     return Geometry(

@@ -179,7 +179,7 @@ def nemotron(fields: Fields, index: int) -> Layer:
         case "E":
             return Layer(None, _nemotron_experts(_own_experts(fields, index)), norms=1)
         case other:
-            raise fields.fail("hybrid_override_pattern", f"has the unknown block {other!r}")
+            raise fields.fail("hybrid_override_pattern", f"has the unknown block {other!r:.100}")
 
 
 def _own_experts(fields: Fields, index: int) -> Fields:

@@ -77,17 +77,17 @@ def _tensors(path: Path, text: bytes, data_size: int) -> dict[str, Tensor]:
 
 def _tensor(path: Path, name: str, entry: Any, data_size: int) -> tuple[Tensor, int]:
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
-        raise ConfigError(f"{path}: tensor {name!r} has no dtype")
+        raise ConfigError(f"{path}: tensor {name!r:.100} has no dtype")
     shape, (begin, end) = _integers(path, name, entry, "shape"), _offsets(path, name, entry)
     if end > data_size:
         raise ConfigError(
-            f"{path}: tensor {name!r} ends at byte {end} of {data_size}",
+            f"{path}: tensor {name!r:.100} ends at byte {end} of {data_size}",
             hint="the file is cut short: download it again",
         )
     element = ELEMENT.get(entry["dtype"])
     if element is not None and math.prod(shape) * element != end - begin:
         raise ConfigError(
-            f"{path}: tensor {name!r} is {list(shape)} of {entry['dtype']}, {math.prod(shape) * element} bytes, "
+            f"{path}: tensor {name!r:.100} is {list(shape)} of {entry['dtype']}, {math.prod(shape) * element} bytes, "
             f"but its data_offsets span {end - begin}"
         )
     return Tensor(name, entry["dtype"], shape, end - begin), begin
@@ -96,7 +96,7 @@ def _tensor(path: Path, name: str, entry: Any, data_size: int) -> tuple[Tensor, 
 def _offsets(path: Path, name: str, entry: JsonDict) -> tuple[int, int]:
     offsets = _integers(path, name, entry, "data_offsets")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ConfigError(f"{path}: tensor {name!r} has data_offsets {list(offsets)}")
+        raise ConfigError(f"{path}: tensor {name!r:.100} has data_offsets {list(offsets)}")
     return offsets[0], offsets[1]
 
 
@@ -109,11 +109,11 @@ def _integers(path: Path, name: str, entry: JsonDict, field: str) -> tuple[int, 
         and not (values and (min(values) < 0 or max(values) >= 2**63))
     ):
         return tuple(values)
-    raise ConfigError(f"{path}: tensor {name!r} has {field} {str(values)[:80]}")
+    raise ConfigError(f"{path}: tensor {name!r:.100} has {field} {str(values)[:80]}")
 
 
 def _refuse_overlap(path: Path, ranges: list[tuple[int, int, str]]) -> None:
     ranges = sorted(one for one in ranges if one[0] < one[1])
     for (_, end, first), (begin, _, second) in pairwise(ranges):
         if begin < end:
-            raise ConfigError(f"{path}: tensors {first!r} and {second!r} overlap")
+            raise ConfigError(f"{path}: tensors {first!r:.100} and {second!r:.100} overlap")

@@ -77,5 +77,7 @@ class _Words:
             return f"its tokenizer.json has other words than {self.path}"
         for number in sorted(self.special.keys() & other.special.keys()):
             if self.special[number] != other.special[number]:
-                return f"token {number} is {other.special[number]!r} in it and {self.special[number]!r} in the main model"
+                return (
+                    f"token {number} is {other.special[number]!r:.100} in it and {self.special[number]!r:.100} in the main model"
+                )
         return None

@@ -34,15 +34,16 @@ _PICTURES = ("image_url", "input_audio", "file")
 
 def estimated_tokens(fields: Mapping[str, Any]) -> int:
     """About how many tokens a request's prompt has: its characters by four. No tokenizer is asked."""
-    return sum(_characters(fields.get(name)) for name in _PROMPT) // _CHARACTERS_PER_TOKEN
-
-
-def _characters(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(_characters(item) for key, item in value.items() if key not in _PICTURES)
-    return sum(map(_characters, value)) if isinstance(value, list | tuple) else 0
+    characters, left = 0, [fields.get(name) for name in _PROMPT]
+    while left:  # not by recursion: a request nests as deeply as its sender likes
+        value = left.pop()
+        if isinstance(value, str):
+            characters += len(value)
+        elif isinstance(value, Mapping):
+            left += [item for key, item in value.items() if key not in _PICTURES]
+        elif isinstance(value, list | tuple):
+            left += value
+    return characters // _CHARACTERS_PER_TOKEN
 
 
 def check_fields(given: Iterable[str], known: frozenset[str]) -> tuple[str, ...]:

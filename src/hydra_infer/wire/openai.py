@@ -216,11 +216,15 @@ class OpenAIExchange(Receiver):
     def _redirect(self, location: str) -> None:
         """Follow within the same origin, where the key may go; another origin must never see it."""
         base = urlsplit(self._target.base)
-        there = urlsplit(urljoin(f"{base.scheme}://{base.netloc}{self.request.path}", location))
+        try:
+            there = urlsplit(urljoin(f"{base.scheme}://{base.netloc}{self.request.path}", location))
+        except ValueError:
+            self.failure = broken(f"it redirects to what is no address: {location[:80]!r}", self._status)
+            return
         if location and (there.scheme, there.netloc) == (base.scheme, base.netloc):
             self.moved = there.path + (f"?{there.query}" if there.query else "")
         else:
-            self.failure = broken(f"it redirects to another address ({there.scheme}://{there.netloc})", self._status)
+            self.failure = broken(f"it redirects to another address ({there.scheme}://{there.netloc[:80]})", self._status)
 
 
 def as_chunk(body: dict[str, Any]) -> dict[str, Any]:

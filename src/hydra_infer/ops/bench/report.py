@@ -194,5 +194,5 @@ def _check(results: Mapping[str, Mapping[str, Any]], minimum: Any) -> None:
             value = result.get(name)
             if value is not None and (number_of(value) is None or not 0 <= value < 1e12):
                 raise ValueError(f"{name} of {key[:80]} is {value!r:.80}")
-        if type(result.get("error", "")) is not str:
-            raise ValueError(f"the error of {key[:80]} is no text")
+        if not isinstance(result.get("error", ""), str):
+            raise ValueError(f"the error of {key[:80]} is no text")  # noqa: TRY004 - a fault of data, not of a type
