@@ -285,7 +285,7 @@ def test_responses_from_an_event_loop_and_one_that_breaks(ollama_server: OllamaS
             assert (await client.responses.create(model="m", input="one two")).output_text == "one two"
             events: list[Any] = []
             with pytest.raises(openai.APIError, match="out of memory") as caught:
-                async for event in await client.responses.create(model="m", input="[[oom_mid]]a b c d", stream=True):
+                async for event in await client.responses.create(model="m", input="[[oom_mid]][[delay:0.02]]a b c d", stream=True):
                     events.append(event)  # noqa: PERF401 - what had come must be there when the stream breaks
             assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "a b c"
             assert isinstance(caught.value.body, dict)
