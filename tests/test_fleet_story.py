@@ -152,7 +152,7 @@ def test_the_proxy_answers_for_its_own_models_and_keys_stay_where_they_belong(fl
 
 def test_a_stream_that_breaks_is_told_and_the_next_call_goes_elsewhere(fleet: Fleet) -> None:
     with pytest.raises(Exception, match="aborted") as caught:
-        fleet.router.chat("llama-70b", "[[oom_mid]]a b c d e")
+        fleet.router.chat("llama-70b", "[[oom_mid]][[delay:0.02]]a b c d e")
     assert getattr(caught.value, "text", "") == "a b c"
     assert fleet.chat().backend == "ollama-gpu"
     assert "aborted" in fleet.why("tabby")

@@ -235,5 +235,5 @@ def test_the_router_tells_a_broken_stream_from_a_whole_one(server: OllamaServer,
         router.chat("chat", " again" * 40)
     assert "again again" in str(getattr(caught.value, "text", ""))
     with pytest.raises(Exception, match="out of memory") as caught:
-        router.chat("chat", "[[oom_mid]] a b c d e")
+        router.chat("chat", "[[oom_mid]][[delay:0.02]] a b c d e")
     assert getattr(caught.value, "text", "") == " a b c"
