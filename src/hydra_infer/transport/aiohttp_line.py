@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import io
 import socket
@@ -68,6 +69,9 @@ class AiohttpLine:
             raise LineFailed(Failure(Trouble.UNREACHABLE, message, limit="connect_timeout")) from error
         except TimeoutError as error:
             watch.expired = scope.expired()
+            if watch.socket is not None:  # a server that reads no more would hold it open, and what is still to be written
+                with contextlib.suppress(OSError):
+                    watch.socket.shutdown(socket.SHUT_RDWR)
             raise LineFailed(_silent(watch)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a header with a line break in it
             raise _without_response(watch, error) from error
@@ -177,9 +181,10 @@ async def _close(session: aiohttp.ClientSession) -> None:
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:
     """A socket for a new connection of the attempt that is being made."""
-    CURRENT.get().fresh = True
     family, kind, protocol, *_ = address
     made = socket.socket(family, kind, protocol)
+    watch = CURRENT.get()
+    watch.fresh, watch.socket = True, made
     for option in socket_options():
         made.setsockopt(*option)
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
@@ -42,6 +43,7 @@ class Watch:
         self.expired = False
         self.received = 0  # bytes of this attempt's response
         self.fresh = False  # a new connection was made for it
+        self.socket: socket.socket | None = None  # that connection's, for a library that closes it only when all is written
         self.abort: Callable[[], None] | None = None  # set by an async connection: makes its pending read end
         self._timer: asyncio.TimerHandle | None = None
 
