@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 from hydra_infer.reply import Assembler, Timings
@@ -105,3 +106,24 @@ def test_the_servers_own_speeds_win_over_ours() -> None:
     assembler.add(chat({"content": "x"}, "stop", timings={"predicted_per_second": 40.0, "prompt_per_second": 900.0}))
     timings = assembler.reply(timings=Timings(ttft=1.0, decode_tps=5.0)).timings
     assert (timings.ttft, timings.decode_tps, timings.prefill_tps) == (1.0, 40.0, 900.0)
+
+
+def test_a_long_answer_is_not_copied_for_each_of_its_tokens() -> None:
+    def event(token: str, times: int) -> dict[str, Any]:
+        logprobs = {"content": [{"token": token}] * times}
+        return {"choices": [{"index": 0, "delta": {"content": token * times}, "logprobs": logprobs}]}
+
+    assembler, first = Assembler(), event("x", 2**20)
+    tracemalloc.start()
+    try:
+        assembler.add(first)
+        assembler.add(event("y", 1))  # from here on the texts are nobody's but its own
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        assembler.add(event("z", 1))
+        assert tracemalloc.get_traced_memory()[1] < held + 2**19
+    finally:
+        tracemalloc.stop()
+    assert assembler.text[-3:] == "xyz"
+    assert len(assembler.body()["choices"][0]["logprobs"]["content"]) == 2**20 + 2
+    assert len(first["choices"][0]["logprobs"]["content"]) == 2**20  # an event stays as it came

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .plain import count_of, number_of, table_of, text_of
+from .plain import count_of, grow, number_of, table_of, text_of
 
 __all__ = ["Assembler", "Chunk", "Embeddings", "Reply", "Timings", "Usage"]
 
@@ -133,8 +133,7 @@ class Assembler:
     """
 
     def __init__(self) -> None:
-        self.text = ""
-        self.reasoning = ""
+        self._said = {"text": "", "reasoning": ""}
         self._body: JsonDict = {}
         self._choices: dict[int, JsonDict] = {}
 
@@ -153,9 +152,19 @@ class Assembler:
                 chunk = chunk or (piece if index == 0 else None)
         if chunk is None:
             return Chunk(raw=event)
-        self.text += chunk.text
-        self.reasoning += chunk.reasoning
+        grow(self._said, "text", chunk.text)
+        grow(self._said, "reasoning", chunk.reasoning)
         return chunk
+
+    @property
+    def text(self) -> str:
+        """What the first choice says, so far."""
+        return self._said["text"]
+
+    @property
+    def reasoning(self) -> str:
+        """What it thought before, so far."""
+        return self._said["reasoning"]
 
     def whole(self, body: JsonDict) -> None:
         """Take a complete (not streamed) body as the answer."""
@@ -164,8 +173,8 @@ class Assembler:
             self._choices[choice.get("index") or 0] = dict(choice)
         first = self._choices.get(0, {})
         message = first.get("message") or {}
-        self.text = text_of(message.get("content")) or text_of(first.get("text"))
-        self.reasoning = _reasoning(message)
+        text = text_of(message.get("content")) or text_of(first.get("text"))
+        self._said = {"text": text, "reasoning": _reasoning(message)}
 
     def body(self) -> JsonDict:
         """The OpenAI-shaped body so far."""
@@ -208,9 +217,9 @@ class Assembler:
         choice = self._choices.setdefault(index, {"index": index, "finish_reason": None})
         for key, value in piece.items():
             if key == "text" and isinstance(value, str):
-                choice["text"] = text_of(choice.get("text")) + value
+                grow(choice, "text", value)
             elif key == "logprobs" and isinstance(value, Mapping):
-                choice["logprobs"] = _merge_logprobs(table_of(choice.get("logprobs")), value)
+                _merge_logprobs(choice, value)
             elif key not in ("index", "delta") and value is not None:
                 choice[key] = value
         delta = piece.get("delta") or {}
@@ -238,7 +247,7 @@ def _merge_delta(message: JsonDict, delta: Mapping[str, Any]) -> None:
         if key == "tool_calls":
             _merge_tool_calls(message.setdefault("tool_calls", []), value)
         elif isinstance(value, str) and key in ("content", "refusal", *REASONING_KEYS):
-            message[key] = text_of(message.get(key)) + value
+            grow(message, key, value)
         else:
             message[key] = value
 
@@ -253,17 +262,18 @@ def _merge_tool_calls(calls: list[JsonDict], pieces: list[Mapping[str, Any]]) ->
         call, function = calls[position], piece.get("function") or {}
         for key in ("id", "type"):
             call[key] = piece.get(key) or call[key]
-        call["function"]["name"] += function.get("name") or ""
-        call["function"]["arguments"] += function.get("arguments") or ""
+        grow(call["function"], "name", function.get("name") or "")
+        grow(call["function"], "arguments", function.get("arguments") or "")
 
 
-def _merge_logprobs(have: Mapping[str, Any], new: Mapping[str, Any]) -> JsonDict:
+def _merge_logprobs(choice: JsonDict, new: Mapping[str, Any]) -> None:
     """Lists (of tokens) grow by what came; anything else is as it was said last."""
-    merged = {**have, **new}
+    have = choice["logprobs"] = choice.get("logprobs") or {}
     for key, value in new.items():
         if isinstance(value, list) and isinstance(before := have.get(key), list):
-            merged[key] = before + value
-    return merged
+            before += value
+        else:
+            have[key] = list(value) if isinstance(value, list) else value
 
 
 def _reasoning(message: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from ..errors import HydraError
+from ..plain import grow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,11 +20,16 @@ __all__ = ["AsyncStream", "Stream"]
 class _Reading:
     """What both streams share. Dropping one before its end cancels the job, as leaving its `with` block does."""
 
-    __slots__ = ("_job", "_reply_of", "text")
+    __slots__ = ("_job", "_reply_of", "_said")
 
     def __init__(self, job: Job, reply_of: Callable[[Job], Reply]) -> None:
         self._job, self._reply_of = job, reply_of
-        self.text = ""
+        self._said = {"text": ""}
+
+    @property
+    def text(self) -> str:
+        """What has been read so far."""
+        return self._said["text"]
 
     @property
     def reply(self) -> Reply:
@@ -35,7 +41,7 @@ class _Reading:
         return self._reply_of(self._job)
 
     def _read(self, chunk: Chunk) -> Chunk:
-        self.text += chunk.text
+        grow(self._said, "text", chunk.text)
         return chunk
 
     def __del__(self) -> None:

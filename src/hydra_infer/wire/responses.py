@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
-from ..plain import brief, count_of, table_of, text_of
+from ..plain import brief, count_of, grow, table_of, text_of
 
 __all__ = ["NoCounterpart", "Speaker", "as_chat"]
 
@@ -187,9 +187,14 @@ class _Item:
 
     kind: str
     place: JsonDict
-    text: str = ""
+    said: JsonDict = field(default_factory=lambda: {"text": ""})
     call: JsonDict = field(default_factory=dict)  # call_id and name
     done: bool = False
+
+    @property
+    def text(self) -> str:
+        """What it says, or its call's arguments, so far."""
+        return text_of(self.said["text"])
 
     @property
     def data(self) -> JsonDict:
@@ -291,7 +296,7 @@ class Speaker:
             item = yield from self._open(kind)
             if kind == "message":
                 yield self._event("response.content_part.added", **item.place, content_index=0, part=item.part)
-        item.text += text
+        grow(item.said, "text", text)
         word = "output_text" if kind == "message" else "reasoning_text"
         logprobs: JsonDict = {"logprobs": []} if kind == "message" else {}
         yield self._event(f"response.{word}.delta", **item.place, content_index=0, delta=text, **logprobs)
@@ -304,7 +309,7 @@ class Speaker:
             call = {"call_id": piece.get("id") or f"call_{self._number}_{index}", "name": function.get("name") or ""}
             item = self._calls[index] = yield from self._open("function_call", call)
         if arguments := function.get("arguments"):
-            item.text += arguments
+            grow(item.said, "text", arguments)
             yield self._event("response.function_call_arguments.delta", **item.place, delta=arguments)
 
     def _open(self, kind: str, call: JsonDict | None = None) -> Generator[JsonDict, None, _Item]:
