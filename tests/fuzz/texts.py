@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from typing import Any
 
@@ -35,7 +36,7 @@ def _refused(error: HydraError) -> None:
 def run_tabby(data: bytes) -> None:
     if (text := _text(data)) is None:
         return
-    lines = text.count("\n") + 1
+    lines = len(re.findall("\r\n|[\n\r\x85\u2028\u2029]", text)) + 1  # as YAML counts them
     for per_model in (False, True):
         for finding in lint(text, per_model=per_model, version=None if per_model else "2026-03-30"):
             assert 1 <= finding.line <= lines + 1
