@@ -7,6 +7,7 @@ import math
 import struct
 import sys
 import textwrap
+import time
 import weakref
 from itertools import pairwise
 from pathlib import Path
@@ -313,6 +314,13 @@ def test_a_step_s_result_its_silence_and_its_own_error_are_told_apart(scripted: 
     assert process.perform(Step("memory/c", "x", 1), state, 30, {}).error == "no card"
 
 
+def _runs(pid: str) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # what has ended and was not asked for has none
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_a_step_out_of_time_ends_with_all_that_it_started(scripted: Any) -> None:
     state = scripted(
         """
@@ -324,7 +332,10 @@ def test_a_step_out_of_time_ends_with_all_that_it_started(scripted: Any) -> None
     entry = process.perform(Step("memory/a", "x", 1, limit=60), state, 0.5, {})
     assert (entry.status, entry.tries) == ("unfinished", 1)
     pid = (state / "pid").read_text()
-    assert not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+    ends_at = time.monotonic() + 10  # a signal that was sent is not yet a process that is gone
+    while _runs(pid) and time.monotonic() < ends_at:
+        time.sleep(0.02)
+    assert not _runs(pid)
     assert process.perform(Step("memory/a", "x", 1, limit=0), state, 0, {}).status == "failed"
     assert process.perform(Step("build/a", "x", 1, limit=0, resumes=True), state, 0, {}).status == "unfinished"
 
