@@ -217,7 +217,7 @@ def test_a_fault_is_told_in_the_systems_own_words(face: str, monkeypatch: pytest
         off = server.url
     assert _fault(face, off) == "connection refused"
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert _fault(face, "http://box.invalid:5000") == "the name cannot be resolved: name or service not known"
+    assert _fault(face, "http://box.invalid:5000") == "the name box.invalid cannot be resolved: name or service not known"
 
 
 def _fault(face: str, url: str) -> str:

@@ -201,9 +201,9 @@ def _without_response(watch: Watch, error: Exception) -> LineFailed:
     if isinstance(error, ValueError):
         return LineFailed(Failure(Trouble.UNREACHABLE, str(error)))
     if isinstance(error, aiohttp.ClientConnectorError):
-        return LineFailed(Failure(Trouble.UNREACHABLE, said(error.os_error)))
+        return LineFailed(Failure(Trouble.UNREACHABLE, said(error.os_error, error.host)))
     if isinstance(error, aiohttp.ClientResponseError):
         return LineFailed(Failure(Trouble.BROKEN, f"not HTTP: {error.message.splitlines()[0]}"))
     if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
         return LineFailed(Failure(Trouble.BROKEN, "connection lost: the headers were cut short"))
-    return LineFailed(Failure(Trouble.UNREACHABLE, f"connection lost: {said(error)}"), stale=not watch.fresh)
+    return LineFailed(Failure(Trouble.UNREACHABLE, f"connection lost: {said(error, '')}"), stale=not watch.fresh)

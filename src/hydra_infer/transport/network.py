@@ -203,12 +203,12 @@ def _left(watch: Watch) -> float:
     return left
 
 
-def said(error: BaseException) -> str:
-    """What went wrong, in the system's own words where it is one of its errors: those that libraries wrap around it say less."""
+def said(error: BaseException, host: str) -> str:
+    """What went wrong with `host`, in the system's own words where it is its error: what libraries wrap around that says less."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):
-            return f"the name cannot be resolved: {str(cause.strerror).lower()}"
+            return f"the name {host} cannot be resolved: {str(cause.strerror).lower()}"
         if isinstance(cause, OSError) and cause.errno and not isinstance(cause, ssl.SSLError):  # whose numbers are OpenSSL's
             return os.strerror(cause.errno).lower()
         cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__

@@ -91,7 +91,7 @@ class HttpLine:
             if isinstance(error, httpcore.TimeoutException):
                 raise LineFailed(_timed_out(watch, error)) from error
             if isinstance(error, _BREAKS):
-                raise LineFailed(_lost(watch, error), stale=_is_stale(watch, error)) from error
+                raise LineFailed(_lost(watch, error, self._origin.host), stale=_is_stale(watch, error)) from error
             raise
         finally:
             CURRENT.reset(token)
@@ -168,7 +168,7 @@ class AsyncHttpLine:
             if isinstance(error, _BREAKS):
                 if watch.expired:
                     raise LineFailed(_timed_out(watch, error)) from error
-                raise LineFailed(_lost(watch, error), stale=_is_stale(watch, error)) from error
+                raise LineFailed(_lost(watch, error, self._origin.host), stale=_is_stale(watch, error)) from error
             raise
         finally:
             CURRENT.reset(token)
@@ -233,7 +233,8 @@ class _Origin:
 
     def __init__(self, backend: Backend) -> None:
         parts = urlsplit(backend.url)
-        scheme, host = parts.scheme.encode(), (parts.hostname or "").encode("idna")
+        self.host = parts.hostname or ""
+        scheme, host = parts.scheme.encode(), self.host.encode("idna")
         usual = 443 if scheme == b"https" else 80
         port = parts.port or usual
         self.core = httpcore.Origin(scheme, host, port)
@@ -272,8 +273,8 @@ def _is_stale(watch: Watch, error: Exception) -> bool:
     return not (watch.fresh or watch.received or isinstance(error, httpcore.ConnectError))
 
 
-def _lost(watch: Watch, error: Exception) -> Failure:
-    reason = said(error)
+def _lost(watch: Watch, error: Exception, host: str = "") -> Failure:
+    reason = said(error, host)
     return Failure(
         Trouble.UNREACHABLE if not watch.received else Trouble.BROKEN,
         f"connection lost: {reason}" if watch.fresh else reason,
