@@ -24,7 +24,7 @@ def text_of(value: Any) -> str:
 
 def table_of(value: Any) -> Mapping[str, Any]:
     """The value where it is an object, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def count_of(value: Any) -> int | None:
@@ -43,7 +43,10 @@ def grow(table: dict[str, Any], key: str, piece: str) -> None:
     Out of the table, for nobody but us to hold it, CPython lengthens it where it is. `table[key] += piece` copies it for each
     piece, which for an answer of 100,000 tokens takes seconds.
     """
-    text = text_of(table.get(key))
+    text = table.get(key)
     table[key] = None
-    text += piece
-    table[key] = text
+    if isinstance(text, str):
+        text += piece
+        table[key] = text
+    else:
+        table[key] = piece

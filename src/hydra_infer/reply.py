@@ -14,6 +14,8 @@ JsonDict = dict[str, Any]
 
 # The thinking part is spelled in two ways: vLLM, TabbyAPI, llama.cpp "reasoning_content"; Ollama's /v1 "reasoning".
 REASONING_KEYS = ("reasoning_content", "reasoning")
+# What grows in a message, piece by piece.
+_TEXTS = frozenset({"content", "refusal", *REASONING_KEYS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,52 +135,42 @@ class Assembler:
     """
 
     def __init__(self) -> None:
-        self._said = {"text": "", "reasoning": ""}
         self._body: JsonDict = {}
         self._choices: dict[int, JsonDict] = {}
 
     def add(self, event: JsonDict) -> Chunk:
         """Take one event in; gives the piece it brought (of the first choice)."""
-        body = self._body
-        for key, value in event.items():
-            if value is not None and key != "choices" and key != "object":
-                body[key] = value
-        if "object" not in body:
-            body["object"] = str(event.get("object", "")).removesuffix(".chunk")
+        self._body.update({key: value for key, value in event.items() if value is not None} if None in event.values() else event)
         chunk: Chunk | None = None
         for choice in event.get("choices") or ():
-            if isinstance(choice, Mapping):
+            if isinstance(choice, dict):
                 index, piece = self._merge(choice, event)
                 chunk = chunk or (piece if index == 0 else None)
-        if chunk is None:
-            return Chunk(raw=event)
-        grow(self._said, "text", chunk.text)
-        grow(self._said, "reasoning", chunk.reasoning)
-        return chunk
+        return chunk or Chunk(raw=event)
 
     @property
     def text(self) -> str:
         """What the first choice says, so far."""
-        return self._said["text"]
+        first = self._choices.get(0, {})
+        return text_of(table_of(first.get("message")).get("content")) or text_of(first.get("text"))
 
     @property
     def reasoning(self) -> str:
         """What it thought before, so far."""
-        return self._said["reasoning"]
+        return _reasoning(table_of(self._choices.get(0, {}).get("message")))
 
     def whole(self, body: JsonDict) -> None:
         """Take a complete (not streamed) body as the answer."""
         self._body = dict(body)
         for choice in body.get("choices") or []:
             self._choices[choice.get("index") or 0] = dict(choice)
-        first = self._choices.get(0, {})
-        message = first.get("message") or {}
-        text = text_of(message.get("content")) or text_of(first.get("text"))
-        self._said = {"text": text, "reasoning": _reasoning(message)}
 
     def body(self) -> JsonDict:
         """The OpenAI-shaped body so far."""
-        return {**self._body, "choices": [self._choices[index] for index in sorted(self._choices)]}
+        body = {**self._body, "choices": [self._choices[index] for index in sorted(self._choices)]}
+        if isinstance(kind := body.get("object"), str):
+            body["object"] = kind.removesuffix(".chunk")
+        return body
 
     def reply(
         self,
@@ -214,30 +206,36 @@ class Assembler:
 
     def _merge(self, piece: Mapping[str, Any], event: JsonDict) -> tuple[int, Chunk]:
         index = piece.get("index") or 0
-        choice = self._choices.setdefault(index, {"index": index, "finish_reason": None})
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = {"index": index, "finish_reason": None}
         for key, value in piece.items():
+            if value is None or key == "index" or key == "delta":
+                continue
             if key == "text" and isinstance(value, str):
                 grow(choice, "text", value)
             elif key == "logprobs" and isinstance(value, Mapping):
                 _merge_logprobs(choice, value)
-            elif key not in ("index", "delta") and value is not None:
+            else:
                 choice[key] = value
         delta = piece.get("delta") or {}
         if delta or "delta" in piece:
-            _merge_delta(choice.setdefault("message", {"role": "assistant", "content": None}), delta)
+            if "message" not in choice:
+                choice["message"] = {"role": "assistant", "content": None}
+            _merge_delta(choice["message"], delta)
         return index, Chunk(
-            text=text_of(delta.get("content")) or text_of(piece.get("text")),
-            reasoning=_reasoning(delta),
-            tool_calls=tuple(delta.get("tool_calls") or ()),
-            finish_reason=piece.get("finish_reason"),
-            raw=event,
+            text_of(delta.get("content")) or text_of(piece.get("text")),
+            _reasoning(delta),
+            tuple(delta.get("tool_calls") or ()),
+            piece.get("finish_reason"),
+            event,
         )
 
 
 def usage_of(body: Mapping[str, Any]) -> Usage:
     """The token counts of an OpenAI-shaped body; None where the server said nothing."""
-    usage = table_of(body.get("usage"))
-    return Usage(*(count_of(usage.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens")))
+    told = table_of(body.get("usage")).get
+    return Usage(count_of(told("prompt_tokens")), count_of(told("completion_tokens")), count_of(told("total_tokens")))
 
 
 def _merge_delta(message: JsonDict, delta: Mapping[str, Any]) -> None:
@@ -246,7 +244,7 @@ def _merge_delta(message: JsonDict, delta: Mapping[str, Any]) -> None:
             continue
         if key == "tool_calls":
             _merge_tool_calls(message.setdefault("tool_calls", []), value)
-        elif isinstance(value, str) and key in ("content", "refusal", *REASONING_KEYS):
+        elif key in _TEXTS and isinstance(value, str):
             grow(message, key, value)
         else:
             message[key] = value

@@ -12,7 +12,7 @@ from servers.fault import FaultServer, chunked, plain, sse, word
 from transport.faces import both
 
 from hydra_infer import Backend, Router
-from hydra_infer.wire import splice
+from hydra_infer.wire import bounds, splice
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -36,7 +36,13 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         lengths.append(len(text))
         return loads(text, **options)
 
+    class Decoder(json.JSONDecoder):
+        def raw_decode(self, text: str, start: int = 0) -> tuple[Any, int]:
+            lengths.append(len(text))
+            return super().raw_decode(text, start)
+
     monkeypatch.setattr(splice, "_scan", scanned)
+    monkeypatch.setattr(bounds, "_decoder", Decoder())
     monkeypatch.setattr(json, "loads", loaded)
     return lengths
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import table
 from ..wire.fields import estimated_tokens
-from .order import in_order, too_small
+from .order import in_order
 from .place import Candidate
 from .pool import Pool
 from .strategies import Ask, Strategy
@@ -62,7 +62,6 @@ def explain(
 ) -> Explanation:
     """Explain a call for models[0] with the others as its fallbacks; `fields` are the request's."""
     options: list[Option] = []
-    is_too_small = too_small(fields)
     for depth, model in enumerate(models):
         serving = pool.serving(model, tags)
         with pool.turn:
@@ -74,8 +73,7 @@ def explain(
             reason = why or (f"fallback for {models[0]}" if depth else "if those before fail" if before else "first choice")
             if asked:
                 reason += _warmth(candidate)
-            if is_too_small(candidate):
-                tokens, context = estimated_tokens(fields), place.context(local)
+            if (context := candidate.context) is not None and context < (tokens := estimated_tokens(fields)):
                 reason += f"; about {tokens} tokens are more than its context of {context}"
             options.append(Option(place.backend.name, model, local.name, asked, reason))
     return Explanation(models[0], tuple(options), strategy_name)

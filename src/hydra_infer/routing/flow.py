@@ -53,9 +53,21 @@ _RESTS = frozenset(
 _WORTH_RETRYING = frozenset({Trouble.UNREACHABLE, Trouble.BROKEN, Trouble.FAILED, Trouble.BUSY})
 
 
-def failover(call: Call, pool: Pool, policy: Policy, strategy: Strategy, clock: Callable[[], float], tell: Tell = nobody) -> Flow:
-    """Instructions for one call. Returns None when it was served, or the GaveUp that says why not. `tell` gets its events."""
-    return _Failover(call, pool, policy, strategy, clock, tell).steps()
+def failover(
+    call: Call,
+    pool: Pool,
+    policy: Policy,
+    strategy: Strategy,
+    clock: Callable[[], float],
+    tell: Tell = nobody,
+    *,
+    tell_good: bool = True,
+) -> Flow:
+    """Instructions for one call. Returns None when it was served, or the GaveUp that says why not.
+
+    `tell` gets its events; without `tell_good` only those of trouble, and of what helped after it.
+    """
+    return _Failover(call, pool, policy, strategy, clock, tell, tell_good).steps()
 
 
 @dataclass(slots=True)
@@ -66,6 +78,7 @@ class _Failover:
     strategy: Strategy
     clock: Callable[[], float]
     tell: Tell
+    tell_good: bool
     began: float = field(init=False)
     outcomes: list[Outcome] = field(default_factory=list)
     tried: set[tuple[str, str | None]] = field(default_factory=set)  # (backend, its name of the model; None: whichever)
@@ -79,7 +92,7 @@ class _Failover:
     def steps(self) -> Flow:
         if unasked := self.pool.unasked(self.call.models):
             yield Probe(tuple(place.backend for place in unasked), PROBE_TIMEOUT)
-        self.lone = len({place.position for model in self.call.models for place, _ in self._serving(model)[:2]}) == 1
+        self.lone = self._is_alone()
         if unasked and not self.lone:
             self._leave_out_the_dead({place.backend.name for place in unasked})
         for model in self.call.models:
@@ -93,6 +106,12 @@ class _Failover:
             if self._out_of_time():
                 return self._gave_up(out_of_time=True)
         return (yield from self._last_resort())
+
+    def _is_alone(self) -> bool:
+        """Whether one backend is all that serves any of the models."""
+        rosters = map(self._serving, self.call.models)
+        first = next(rosters)
+        return len(first) < 2 and len({place.position for roster in (first, *rosters) for place, _ in roster}) == 1
 
     def _leave_out_the_dead(self, looked_at: set[str]) -> None:
         """A look that found nobody there is this call's attempt at that backend, and part of its story."""
@@ -192,7 +211,8 @@ class _Failover:
             self._note(candidate, model, None, self.clock() - began)
             ended: Ended = yield Serve(tuple(self.outcomes))
             self.pool.book(place, model, ended)
-            self.tell(Finished.of(place.backend.name, model, ended))
+            if self.tell_good or ended.failure is not None:
+                self.tell(Finished.of(place.backend.name, model, ended))
             if ended.failure is not None:
                 self._failed(candidate, ended.failure)
             return None
@@ -250,10 +270,11 @@ class _Failover:
     def _limits(self, candidate: Candidate) -> Limits:
         place = candidate.place
         own, timeout = place.backend.timeouts, self._timeout(place)
-        first = own.first_token_timeout or self.policy.first_token_timeout or self._usual(candidate)
-        first_name = "first_token_timeout"
-        if self.call.mode == "plain" or first >= timeout or self._is_last(candidate):
-            first, first_name = timeout, "timeout"
+        first, first_name = timeout, "timeout"
+        if self.call.mode != "plain":
+            patience = own.first_token_timeout or self.policy.first_token_timeout or self._usual(candidate)
+            if patience < timeout and not self._is_last(candidate):
+                first, first_name = patience, "first_token_timeout"
         if self.call.first_token_timeout is not None and self.call.first_token_timeout < first:
             first, first_name = self.call.first_token_timeout, "the client's own timeout"
         idle = own.idle_timeout or self.policy.idle_timeout
@@ -263,13 +284,13 @@ class _Failover:
         asked = buffered and DIALECTS[place.backend.kind].loaded_path is not None
         patient = buffered and not asked
         return Limits(
-            connect=own.connect_timeout or self.policy.connect_timeout,
-            first=first,
-            first_name=first_name,
-            idle=max(idle, timeout) if patient else idle,
-            idle_name="timeout" if patient else "idle_timeout",
-            whole=timeout if self.call.mode == "reply" else None,
-            ends_at=self.call.ends_at,
+            own.connect_timeout or self.policy.connect_timeout,
+            first,
+            first_name,
+            max(idle, timeout) if patient else idle,
+            "timeout" if patient else "idle_timeout",
+            timeout if self.call.mode == "reply" else None,
+            self.call.ends_at,
             silence=max(idle, timeout) if asked else None,
         )
 
@@ -294,13 +315,13 @@ class _Failover:
     # ---- the story -------------------------------------------------------------------------------------------
 
     def _note(self, candidate: Candidate, model: str, failure: Failure | None, seconds: float) -> None:
-        place, local = candidate
+        name, local_name, seconds = candidate.place.backend.name, candidate.local.name, round(seconds, 6)
         result, message, status = (
             ("answered", "", None) if failure is None else (str(failure.trouble), failure.message, failure.status)
         )
-        seconds = round(seconds, 6)
-        self.outcomes.append(Outcome(place.backend.name, model, local.name, result, message, status, seconds))
-        self.tell(Attempted(place.backend.name, model, local.name, result, status, seconds, len(self.outcomes)))
+        self.outcomes.append(Outcome(name, model, local_name, result, message, status, seconds))
+        if self.tell_good or failure is not None or len(self.outcomes) > 1:
+            self.tell(Attempted(name, model, local_name, result, status, seconds, len(self.outcomes)))
 
     def _unserved(self) -> GaveUp:
         """Nobody is known to serve any of the models; servers that would not say what they serve are named."""

@@ -30,16 +30,17 @@ class Entry(NamedTuple):
 
     def plus(self, ended: Ended, backend: Backend) -> Entry:
         """With one more answer."""
-        prompt, completion = ended.usage.prompt_tokens or 0, ended.usage.completion_tokens or 0
+        usage = ended.usage
+        prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
         return Entry(
-            answers=self.answers + 1,
-            broken=self.broken + (ended.failure is not None),
-            left=self.left + ended.left,
-            uncounted=self.uncounted + (ended.usage.prompt_tokens is None and ended.usage.completion_tokens is None),
-            prompt_tokens=self.prompt_tokens + prompt,
-            completion_tokens=self.completion_tokens + completion,
-            seconds=self.seconds + ended.seconds,
-            cost=self.cost + (_cost(prompt, completion, backend) if ended.cost is None else ended.cost),
+            self.answers + 1,
+            self.broken + (ended.failure is not None),
+            self.left + ended.left,
+            self.uncounted + (usage.prompt_tokens is None and usage.completion_tokens is None),
+            self.prompt_tokens + prompt,
+            self.completion_tokens + completion,
+            self.seconds + ended.seconds,
+            self.cost + (_cost(prompt, completion, backend) if ended.cost is None else ended.cost),
         )
 
 

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from ..wire.fields import estimated_tokens
 from .place import Candidate
-from .roster import Roster, late_last
+from .roster import Roster
 from .strategies import Ask, Strategy
 
-__all__ = ["in_order", "too_small"]
+__all__ = ["in_order"]
 
 
 def in_order(roster: Roster, ask: Ask, strategy: Strategy) -> Iterator[Candidate]:
-    """The candidates in the order to ask them, those that were tried left out; to be read while holding the pool's turn."""
-    order = late_last(roster.prepared(strategy)(ask), too_small(ask.fields))
-    return filter(ask.is_left, order)
+    """The candidates in the order to ask them, those that were tried left out; to be read while holding the pool's turn.
 
-
-def too_small(fields: Mapping[str, Any]) -> Callable[[Candidate], bool]:
-    """Whether a candidate's known context is shorter than the estimated prompt.
-
-    An estimate refuses nobody: they are asked last, and say themselves whether it was true.
+    Those whose known context is shorter than the estimated prompt come last. An estimate refuses nobody: they say themselves
+    whether it was true.
     """
     tokens: int | None = None
-
-    def is_too_small(candidate: Candidate) -> bool:
-        nonlocal tokens
-        context = candidate.place.context(candidate.local)
-        if context is None:
-            return False
-        if tokens is None:
-            tokens = estimated_tokens(fields)
-        return context < tokens
-
-    return is_too_small
+    put_off = []
+    for candidate in filter(ask.is_left, roster.prepared(strategy)(ask)):
+        context = candidate.context
+        if context is not None:
+            tokens = estimated_tokens(ask.fields) if tokens is None else tokens
+            if context < tokens:
+                put_off.append(candidate)
+                continue
+        yield candidate
+    yield from put_off

@@ -76,8 +76,10 @@ class Place:
 
     def context(self, local: LocalModel) -> int | None:
         """The context (tokens) that the model has there: as configured, else as the server told; None when nobody said."""
-        loaded = (self.told.loaded if self.told else None) or {}
-        return local.context or self.backend.context or self.contexts.get(local.name) or loaded.get(local.name)
+        configured = local.context or self.backend.context or self.contexts.get(local.name)
+        if configured or self.told is None or self.told.loaded is None:
+            return configured
+        return self.told.loaded.get(local.name)
 
     def changed(self) -> None:
         """Have every order in which this place stands look at it again."""
@@ -95,6 +97,11 @@ class Candidate(NamedTuple):
     def is_cold(self) -> bool:
         """Whether the model is known not to be in memory there."""
         return self.place.is_cold(self.local)
+
+    @property
+    def context(self) -> int | None:
+        """The context (tokens) that the model has there; None when nobody said."""
+        return self.place.context(self.local)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,11 +87,12 @@ class Pool:
         Those whose models nobody has listed and which were not asked within MODELS_TTL; and, once, those that serve one of
         `models` and can tell what they have loaded.
         """
-        now = self._clock()
-        unlisted = self._unlisted if now > self._listed_until else ()
-        return [place for place in unlisted if now - place.told_at > MODELS_TTL] + [
-            place for place in self._untold if any(map(place.local, models))
-        ]
+        now, unasked = self._clock(), []
+        if now > self._listed_until:
+            unasked += [place for place in self._unlisted if now - place.told_at > MODELS_TTL]
+        if self._untold:
+            unasked += [place for place in self._untold if any(map(place.local, models))]
+        return unasked
 
     def silent(self) -> list[Place]:
         """Backends that were asked for their models and never answered."""
@@ -205,7 +206,7 @@ class Pool:
             place.in_flight = max(0, place.in_flight - 1)  # a forked child may end an answer of its parent's
             place.probing = False
             place.changed()
-            granted = self._next_in_line(place)
+            granted = self._next_in_line(place) if self._line else None
             if granted is not None:
                 self._take(place)
         if granted is not None:

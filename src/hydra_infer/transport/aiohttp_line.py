@@ -8,13 +8,15 @@ import functools
 import io
 import socket
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpcore
 
 from ..routing.backend import Backend
 from ..wire.exchange import WireRequest
 from ..wire.trouble import Failure, Trouble
+from .alarm import Alarm
 from .loops import PerLoop
 from .network import said, socket_options
 from .upstream import KEEPALIVE, AsyncHttpLine, AsyncLine, AsyncResponse, LineFailed, decoded
@@ -46,71 +48,92 @@ class AiohttpLine:
     """A server over HTTP: each loop has its own connections, without a limit; no cookies, no proxy, no redirects."""
 
     def __init__(self, backend: Backend) -> None:
+        import aiohttp  # once: an import costs each call something even when it has nothing to do
+
+        self._aiohttp = aiohttp
         self._url = backend.url
-        self._sessions = PerLoop(self._open, _close)
+        self._links = PerLoop(self._open, _close)
 
     async def send(self, request: WireRequest, watch: Watch) -> AsyncResponse:
-        import aiohttp
-
-        session = await self._sessions.get()
+        aiohttp = self._aiohttp
+        session, alarm = self._links.held() or await self._links.get()
+        task = asyncio.current_task()
+        assert task is not None
+        cancelling = task.cancelling()
         token = CURRENT.set(watch)
+        watch.abort = task.cancel  # as asyncio.timeout does, but without a timer of its own
+        watch.start(alarm)
         try:
-            async with asyncio.timeout(watch.left()) as scope:
-                response = await session.request(
-                    request.method,
-                    self._url + request.path,
-                    headers=request.headers,
-                    data=io.BytesIO(request.body) if len(request.body) > _LARGE else request.body or None,
-                    allow_redirects=False,
-                    timeout=_connecting(watch.connect_left()),
-                )
-        except aiohttp.ConnectionTimeoutError as error:
-            message = "no connection within connect_timeout"
-            raise LineFailed(Failure(Trouble.UNREACHABLE, message, limit="connect_timeout")) from error
-        except TimeoutError as error:
-            watch.expired = scope.expired()
+            response = await session.request(
+                request.method,
+                self._url + request.path,
+                headers=request.headers,
+                data=self._payload(request.body),
+                allow_redirects=False,
+                timeout=_connecting(watch.connect_left()),
+            )
+        except asyncio.CancelledError as error:
+            if not watch.expired or task.uncancel() > cancelling:  # somebody else's
+                raise
             if watch.socket is not None:  # a server that reads no more would hold it open, and what is still to be written
                 with contextlib.suppress(OSError):
                     watch.socket.shutdown(socket.SHUT_RDWR)
             raise LineFailed(_silent(watch)) from error
+        except aiohttp.ConnectionTimeoutError as error:
+            message = "no connection within connect_timeout"
+            raise LineFailed(Failure(Trouble.UNREACHABLE, message, limit="connect_timeout")) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a header with a line break in it
             raise _without_response(watch, error) from error
         finally:
             CURRENT.reset(token)
-        if response.connection is not None:  # else the body came with the headers
-            watch.abort = response.close
-            watch.start_timer(asyncio.get_running_loop())
-        return _Response(response, watch)
+        watch.abort = response.close
+        if response.connection is None:  # the body came with the headers
+            watch.stop()
+        return _Response(response, watch, aiohttp)
+
+    def _payload(self, body: bytes) -> aiohttp.Payload | None:
+        """Made here, so that aiohttp need not find out what it has been given."""
+        if len(body) > _LARGE:
+            return self._aiohttp.BytesIOPayload(io.BytesIO(body))
+        return self._aiohttp.BytesPayload(body) if body else None
 
     async def aclose(self) -> None:
         """Close the running loop's connections; other loops close theirs when they shut down."""
-        await self._sessions.aclose()
+        await self._links.aclose()
 
-    def _open(self) -> aiohttp.ClientSession:
-        import aiohttp
-
-        connector = aiohttp.TCPConnector(
+    def _open(self) -> _Link:
+        connector = self._aiohttp.TCPConnector(
             limit=0,
             keepalive_timeout=KEEPALIVE,
             ssl=httpcore.default_ssl_context() if self._url.startswith("https:") else True,  # the authorities httpx trusts
             socket_factory=_socket,
         )
-        return aiohttp.ClientSession(
+        session = self._aiohttp.ClientSession(
             connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
+            cookie_jar=self._aiohttp.DummyCookieJar(),
             skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
             auto_decompress=False,
             trust_env=False,
         )
+        return _Link(session, Alarm())
+
+
+class _Link(NamedTuple):
+    """What one event loop has of a line."""
+
+    session: aiohttp.ClientSession
+    alarm: Alarm
 
 
 class _Response:
-    def __init__(self, response: aiohttp.ClientResponse, watch: Watch) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, watch: Watch, aiohttp: ModuleType) -> None:
+        self._faults = (aiohttp.ClientError, OSError)
         self.status, self.headers = response.status, decoded(response.raw_headers)
         self._response, self._watch = response, watch
         self._error: Exception | None = None
         self._closed: asyncio.Future[None] | None = None
-        if response.connection is not None and (protocol := response.connection.protocol) is not None:  # else all has come
+        connection = response.connection
+        if connection is not None and (protocol := connection.protocol) is not None:  # else all has come
             self._closed = protocol.closed
             if self._closed is None:
                 self._cut()
@@ -123,13 +146,11 @@ class _Response:
         return self
 
     async def __anext__(self) -> bytes:
-        import aiohttp
-
         data = b""
         if self._error is None:
             try:
                 data = await self._response.content.readany()
-            except (aiohttp.ClientError, OSError) as error:
+            except self._faults as error:
                 # One that aiohttp raises again and again would gather the frames of every response that it ended.
                 self._error, data = error.with_traceback(None), self._left_over()
         if data:
@@ -154,7 +175,7 @@ class _Response:
             content.set_exception(aiohttp.ClientPayloadError("the body is malformed"))
 
     async def aclose(self) -> None:
-        self._watch.stop_timer()
+        self._watch.stop()
         if self._closed is not None:
             self._closed.remove_done_callback(self._cut)
         self._response.close()
@@ -174,8 +195,8 @@ def _heard(closed: asyncio.Future[None]) -> None:
         closed.exception()
 
 
-async def _close(session: aiohttp.ClientSession) -> None:
-    await session.close()
+async def _close(link: _Link) -> None:
+    await link.session.close()
     await asyncio.sleep(0)  # transports close in the loop's next turn, and there may be no other
 
 

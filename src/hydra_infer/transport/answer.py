@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
-from ..reply import Usage, usage_of
+from ..reply import usage_of
 from ..routing.call import Attempt, Ended, Outcome
 from ..routing.flow import Flow
 from ..wire.exchange import Event, Exchange
@@ -18,8 +18,6 @@ from .upstream import AsyncResponse, LineFailed, Response
 from .watch import Watch
 
 __all__ = ["Answer", "AsyncAnswer", "Told"]
-
-_NOT_TOLD = Usage()
 
 
 class Told:
@@ -34,7 +32,7 @@ class Told:
         self._ready = deque(events)
         self._over = False
         self._ended = ended  # the body has been read to its end
-        self._usage = _NOT_TOLD
+        self._counts: Mapping[str, Any] = {}  # the last event that told some
         self._count(events)
 
     @property
@@ -66,7 +64,7 @@ class Told:
         for event in events:
             tokens = tokens or event.tokens
             if event.data.get("usage"):
-                self._usage = usage_of(event.data)
+                self._counts = event.data
         return tokens
 
     def _finish(self, failure: Failure | None, *, left: bool = False) -> None:
@@ -75,9 +73,11 @@ class Told:
         self.failure = failure = None if failure is None else hushed(failure, self._row)
         flow, self.flow = self.flow, None
         if flow is not None:
-            with contextlib.suppress(StopIteration):
-                cost = (self.upstream or {}).get("cost")
-                flow.send(Ended(failure, left, self.ttft, self._watch.since(), self._usage, cost))
+            cost = (self.upstream or {}).get("cost")
+            try:
+                flow.send(Ended(failure, left, self.ttft, self._watch.since(), usage_of(self._counts), cost))
+            except StopIteration:
+                return
             flow.close()
 
 
@@ -177,7 +177,7 @@ class AsyncAnswer(Told):
         # Nobody can await here: the loop is asked to, and if it is gone, so is its connection.
         if not self._over:
             self._finish(None, left=True)
-            self._watch.stop_timer()
+            self._watch.stop()
             if not self._loop.is_closed():
                 with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(_close_later, self._loop, self._close_response)

@@ -27,6 +27,11 @@ class Chronicle:
         self._listener, self._clock = listener, clock
         self.troubles: deque[tuple[float, Event]] = deque(maxlen=REMEMBERED)
 
+    @property
+    def hears_good(self) -> bool:
+        """Whether anybody takes what is no trouble: else it need not be made."""
+        return self._listener is not None or _LOG.isEnabledFor(logging.DEBUG)
+
     def __call__(self, event: Event) -> None:
         is_good = event.good
         level = logging.DEBUG if is_good else logging.WARNING

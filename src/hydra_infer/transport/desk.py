@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError
-from ..routing.call import Call
+from ..routing.call import Call, Outcome
 from ..routing.verdict import GaveUp, error_answer
 from ..wire.question import PATHS, Fields, read_question
 from ..wire.responses import NoCounterpart, as_chat
@@ -21,16 +21,17 @@ __all__ = ["AsyncBody", "Body", "Desk", "Head"]
 # Answered by way of chat completions.
 RESPONSES = "/responses"
 
+_PLACES = frozenset({"/models", *PATHS, RESPONSES})
+
 # What may travel from a foreign client to a server. Never its Authorization or Cookie: they are meant for somebody else.
 _TRAVELLING_HEADERS = frozenset({"traceparent", "tracestate", "x-request-id", "x-hydra-hops"})
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """Status and headers of an answer."""
 
     status: int
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Body:
@@ -107,7 +108,7 @@ class Desk:
     ) -> _Opened | tuple[Head, bytes] | None:
         """The call in a request, a refusal, or None for "list the models"."""
         place = "/" + path.strip("/").removeprefix("v1").strip("/")
-        if place not in ("/models", *PATHS, RESPONSES):
+        if place not in _PLACES:
             return _no_such_path(method, place)
         allowed = "GET" if place == "/models" else "POST"
         if method != allowed:
@@ -135,8 +136,7 @@ class Desk:
             return _static(400, error_answer(str(error), "bad_request", kind="invalid_request_error"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(NamedTuple):
     """A request let in: the call, and where it came in other words than the call's, those."""
 
     call: Call
@@ -149,23 +149,24 @@ class _Opened:
 
 
 def _head(answer: Told, content_type: str) -> Head:
-    tried = ", ".join(f"{outcome.backend}={outcome.result}" for outcome in answer.outcomes)
-    return Head(
-        200,
-        {
-            "content-type": content_type,
-            "x-hydra-backend": answer.backend,
-            "x-hydra-model": answer.model,
-            "x-hydra-attempts": tried,
-        },
-    )
+    headers = {
+        "content-type": content_type,
+        "x-hydra-backend": answer.backend,
+        "x-hydra-model": answer.model,
+        "x-hydra-attempts": _tried(answer.outcomes),
+    }
+    return Head(200, headers)
+
+
+def _tried(outcomes: Iterable[Outcome]) -> str:
+    return ", ".join([f"{outcome.backend}={outcome.result}" for outcome in outcomes])
 
 
 def _refusal(verdict: GaveUp) -> tuple[Head, bytes]:
     """SDKs retry 5xx and 429 by themselves; this header tells them that the Router has done so already."""
     status, body = verdict.answer()
-    tried = ", ".join(f"{outcome.backend}={outcome.result}" for outcome in verdict.outcomes)
-    return Head(status, {"content-type": "application/json", "x-should-retry": "false", "x-hydra-attempts": tried}), body
+    headers = {"content-type": "application/json", "x-should-retry": "false", "x-hydra-attempts": _tried(verdict.outcomes)}
+    return Head(status, headers), body
 
 
 def _sse(rendering: Rendering, answer: Answer) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from ..reply import Assembler
 from ..wire.exchange import WireRequest
 from ..wire.sse import encode_event
 from ..wire.trouble import Failure, Trouble
+from .alarm import Alarm
 from .upstream import AsyncResponse, LineFailed, Response
 from .watch import Watch
 
@@ -57,7 +58,7 @@ class AsyncEngineLine:
             return _AsyncBody(*await asyncio.to_thread(_embeddings, self._engine, asked))
         job = _submit(self._engine, asked)
         watch.abort = job.close
-        watch.start_timer(asyncio.get_running_loop())
+        watch.start(Alarm())
         return _AsyncStream(job, watch) if asked.get("stream") else _AsyncBody(*await _acollect(job))
 
     async def aclose(self) -> None:
@@ -137,7 +138,7 @@ class _AsyncStream:
             return encode_event(json.dumps(_error_body(error)).encode())
 
     async def aclose(self) -> None:
-        self._watch.stop_timer()
+        self._watch.stop()
         self._job.close()
 
 

@@ -19,6 +19,11 @@ class PerLoop(Generic[T]):
         self._make, self._close = make, close
         self._held: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[None]]] = WeakKeyDictionary()
 
+    def held(self) -> T | None:
+        """The running loop's, if it has been made."""
+        entry = self._held.get(asyncio.get_running_loop())
+        return None if entry is None else entry[0]
+
     async def get(self) -> T:
         """The running loop's; made at first use."""
         entry = self._held.get(loop := asyncio.get_running_loop())

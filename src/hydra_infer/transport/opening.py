@@ -20,8 +20,8 @@ class Opening:
 
     def __init__(self, call: Call, step: Attempt) -> None:
         self._call, self._step = call, step
-        self.exchange = _exchange(call, step)
-        self.request = self.exchange.request
+        self.exchange = exchange = _exchange(call, step)
+        self.request = exchange.request
         self.events: list[Event] = []
         self._lost: Failure | None = None
         self.ended = self._retry = self._retried = False
@@ -33,7 +33,8 @@ class Opening:
 
     @property
     def undecided(self) -> bool:
-        return not (self.ended or self.exchange.answered or self.exchange.failure or self.exchange.moved)
+        exchange = self.exchange
+        return not (exchange.answered or self.ended or exchange.failure or exchange.moved)
 
     @property
     def failure(self) -> Failure:

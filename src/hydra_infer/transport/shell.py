@@ -254,7 +254,7 @@ class AsyncShell:
                 return await self.fetch(backend, request, limits, reading, deliver, again=False)
             return error.failure
         finally:
-            watch.stop_timer()
+            watch.stop()
         return None
 
     async def look(self, backends: Sequence[Backend], seconds: float) -> Looks:
@@ -288,7 +288,7 @@ class AsyncShell:
         except LineFailed as error:
             return error.failure
         finally:
-            watch.stop_timer()
+            watch.stop()
         return response.status, response.headers, body.whole
 
     async def _holds(self, step: Attempt, seconds: float) -> bool:
@@ -335,7 +335,7 @@ class AsyncShell:
                     opening.take(await anext(body, None))
                 if opening.answered:
                     if opening.ended:
-                        watch.stop_timer()  # nothing more is waited for
+                        watch.stop()  # nothing more is waited for
                     watch.token()
                     answer = AsyncAnswer(opening.exchange, watch, opening.events, step, response, body, ended=opening.ended)
                     response = None
@@ -346,7 +346,7 @@ class AsyncShell:
                 if response is not None:
                     await response.aclose()
                 elif not opening.answered:
-                    watch.stop_timer()
+                    watch.stop()
             if not opening.again():
                 return opening.failure
 

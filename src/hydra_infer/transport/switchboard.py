@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError
@@ -13,7 +13,7 @@ from ..routing.call import Call, Policy
 from ..routing.errand import Change, Errand
 from ..routing.events import Event
 from ..routing.explain import Explanation, explain
-from ..routing.flow import failover
+from ..routing.flow import Flow, failover
 from ..routing.ledger import Ledger
 from ..routing.lifecycle import Changing, change
 from ..routing.pool import Pool
@@ -81,28 +81,27 @@ class Switchboard:
         deadline: float | None = None,
     ) -> Call:
         """What routing is to know of one call. `deadline` is seconds from now; embeddings never change the model."""
-        _check_times(timeout=timeout, deadline=deadline, first_token_timeout=first_token_timeout)
-        model = self.aliases.get(question.model, question.model)
-        others = self.fallbacks.get(model) or self.fallbacks.get(question.model) or ()
-        chain = (model, *others) if fallback and question.path != "/embeddings" else (model,)
+        if timeout is not None or first_token_timeout is not None or deadline is not None:
+            _check_times(timeout=timeout, deadline=deadline, first_token_timeout=first_token_timeout)
+        models: tuple[str, ...] = (self.aliases.get(question.model, question.model),)
+        if fallback and question.path != "/embeddings":
+            others = self.fallbacks.get(models[0]) or self.fallbacks.get(question.model) or ()
+            models = tuple(dict.fromkeys((*models, *others))) if others else models
         allowed = deadline if deadline is not None else self.policy.deadline
-        return Call(
-            question=question,
-            models=tuple(dict.fromkeys(chain)),
-            mode=mode,
-            tags=frozenset([tags] if isinstance(tags, str) else tags or ()),
-            timeout=timeout,
-            first_token_timeout=first_token_timeout,
-            ends_at=None if allowed is None else self._clock() + allowed,
-        )
+        ends_at = None if allowed is None else self._clock() + allowed
+        return Call(question, models, mode, _as_tags(tags), timeout, first_token_timeout, ends_at)
 
     def ask(self, call: Call) -> Answer | GaveUp:
         """Run a call in this thread."""
-        return self._shell.run(call, failover(call, self.pool, self.policy, self._strategy, self._clock, self._tell))
+        return self._shell.run(call, self._flow(call))
 
-    async def aask(self, call: Call) -> AsyncAnswer | GaveUp:
+    def aask(self, call: Call) -> Awaitable[AsyncAnswer | GaveUp]:
         """Run a call in this event loop."""
-        return await self._aio.run(call, failover(call, self.pool, self.policy, self._strategy, self._clock, self._tell))
+        return self._aio.run(call, self._flow(call))
+
+    def _flow(self, call: Call) -> Flow:
+        tell = self._tell
+        return failover(call, self.pool, self.policy, self._strategy, self._clock, tell, tell_good=tell.hears_good)
 
     # ---- what servers have loaded ----------------------------------------------------------------------------
 
@@ -174,7 +173,7 @@ class Switchboard:
             if fallback
             else (named,)
         )
-        wanted = frozenset([tags] if isinstance(tags, str) else tags or ())
+        wanted = _as_tags(tags)
         if not any(self.pool.serving(name, wanted) for name in chain) and not self.pool.unasked():
             raise unknown_model(model, list(self._models()), wanted)
         return explain(chain, fields, wanted, self.pool, self._strategy, self._strategy_name)
@@ -247,6 +246,10 @@ class Switchboard:
             if self.aliases.get(model, model) not in known:
                 hint = f"served are: {', '.join(sorted(known))}"
                 raise ConfigError(f"{what} names the model {model!r}, which no backend serves", hint=hint)
+
+
+def _as_tags(tags: Iterable[str] | str | None) -> frozenset[str]:
+    return frozenset([tags] if isinstance(tags, str) else tags or ())
 
 
 def _check_times(**times: float | None) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import httpcore
@@ -14,6 +13,7 @@ import httpcore
 from ..routing.backend import Backend
 from ..wire.exchange import WireRequest
 from ..wire.trouble import Failure, Trouble
+from .alarm import Alarm
 from .kept import Kept
 from .loops import PerLoop
 from .network import AsyncNetwork, SyncNetwork, said, socket_options
@@ -150,12 +150,12 @@ class AsyncHttpLine:
     def __init__(self, backend: Backend) -> None:
         self._origin = _Origin(backend)
         self._network, self._options = AsyncNetwork(), socket_options()
-        self._kept = PerLoop(lambda: Kept(self._connection, KEEPALIVE), _aclose_all)
+        self._links = PerLoop(lambda: _Link(Kept(self._connection, KEEPALIVE), Alarm()), _aclose_all)
 
     async def send(self, request: WireRequest, watch: Watch) -> AsyncResponse:
-        kept = await self._kept.get()
+        kept, alarm = self._links.held() or await self._links.get()
         token = CURRENT.set(watch)
-        watch.start_timer(asyncio.get_running_loop())
+        watch.start(alarm)
         connection, spent = kept.take()
         try:
             for old in spent:
@@ -176,7 +176,7 @@ class AsyncHttpLine:
 
     async def aclose(self) -> None:
         """Close the running loop's connections; other loops close theirs when they shut down."""
-        await self._kept.aclose()
+        await self._links.aclose()
 
     def _connection(self) -> httpcore.AsyncHTTPConnection:
         return httpcore.AsyncHTTPConnection(
@@ -186,6 +186,13 @@ class AsyncHttpLine:
             network_backend=self._network,
             socket_options=self._options,
         )
+
+
+class _Link(NamedTuple):
+    """What one event loop has of a line."""
+
+    kept: Kept[httpcore.AsyncHTTPConnection]
+    alarm: Alarm
 
 
 class _AsyncHttpResponse:
@@ -207,7 +214,7 @@ class _AsyncHttpResponse:
             raise LineFailed(_timed_out(self._watch, error) if self._watch.expired else _lost(self._watch, error)) from error
 
     async def aclose(self) -> None:
-        self._watch.stop_timer()
+        self._watch.stop()
         over, self._over = self._over, None
         if over is None:
             return
@@ -223,8 +230,8 @@ async def _over(kept: Kept[httpcore.AsyncHTTPConnection], connection: httpcore.A
         await spent.aclose()
 
 
-async def _aclose_all(kept: Kept[httpcore.AsyncHTTPConnection]) -> None:
-    for connection in kept.clear():
+async def _aclose_all(link: _Link) -> None:
+    for connection in link.kept.clear():
         await connection.aclose()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
 from ..routing.call import Limits
+from .alarm import Alarm
 
 __all__ = ["CURRENT", "Holds", "Watch", "quick"]
 
@@ -26,8 +27,8 @@ _DRAIN = 0.25
 class Watch:
     """One attempt's timers folded into one instant, `due`, moved forward by each token; and what was counted on the way.
 
-    The sync network reads with what is left until `due`. In async code one timer per attempt calls `_tick`, which re-arms
-    itself for what is left and, when nothing is, calls `abort`: 15 µs a chunk for wait_for, none for this.
+    The sync network reads with what is left until `due`. In event loops an Alarm looks when it is time, and then `abort` is
+    called: 15 µs a chunk for wait_for, none for this.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float], holds: Holds | None = None) -> None:
@@ -37,22 +38,23 @@ class Watch:
         self._given_up = False  # the server was asked, and no longer holds the model
         self.began = self.last_token = clock()
         self.first_token: float | None = None
-        whole = (math.inf if limits.whole is None else self.began + limits.whole, "timeout")
-        self._end = min(whole, (math.inf if limits.ends_at is None else limits.ends_at, "deadline"))
-        self.due, self.blame = self._earliest((limits.first, limits.first_name))
+        whole = math.inf if limits.whole is None else self.began + limits.whole
+        deadline = math.inf if limits.ends_at is None else limits.ends_at
+        self._end = (deadline, "deadline") if deadline <= whole else (whole, "timeout")
+        self.due, self.blame = self._earliest(self.began + limits.first, limits.first_name)
         self.expired = False
         self.received = 0  # bytes of this attempt's response
         self.fresh = False  # a new connection was made for it
         self.socket: socket.socket | None = None  # that connection's, for a library that closes it only when all is written
-        self.abort: Callable[[], None] | None = None  # set by an async connection: makes its pending read end
-        self._timer: asyncio.TimerHandle | None = None
+        self.abort: Callable[[], object] | None = None  # set by an async connection: makes its pending read end
+        self._alarm: Alarm | None = None
 
     def token(self) -> None:
         """A token has arrived: from here on the gap between tokens counts."""
         now = self._clock()
         self.first_token = self.first_token or now
         self.last_token = now
-        self._set((now - self.began + self._limits.idle, self._limits.idle_name))
+        self._set(now + self._limits.idle, self._limits.idle_name)
 
     def since(self) -> float:
         """Seconds since the asking."""
@@ -60,7 +62,7 @@ class Watch:
 
     def drain(self) -> None:
         """The answer is complete; only the end of the body is still to be read."""
-        self._set((self._clock() - self.began + _DRAIN, "drain"))
+        self._set(self._clock() + _DRAIN, "drain")
 
     def left(self) -> float:
         """Seconds until `due`; marks the attempt as expired when there are none."""
@@ -80,37 +82,37 @@ class Watch:
         gone = ", and the model is not loaded there now" if self._given_up else ""
         return f"{where} within {self.blame} ({seconds:.1f} s after asking){gone}"
 
-    def start_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch from an event loop: when the time is over, `abort` is called."""
-        self._loop = loop
-        self._timer = loop.call_later(max(0.0, self.left()), self._tick)
+    def start(self, alarm: Alarm) -> None:
+        """Watch from the running event loop: when the time is over, `abort` is called."""
+        self._alarm = alarm
+        alarm.add(self)
 
-    def stop_timer(self) -> None:
+    def stop(self) -> None:
         """The attempt is over."""
         if self._asking is not None:
             self._asking.cancel()
             self._asking = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._alarm is not None:
+            self._alarm.discard(self)
+            self._alarm = None
 
-    def _set(self, running: tuple[float, str]) -> None:
-        """Move `due`. A timer that would come too late is set anew; one that comes early re-arms itself."""
-        self.due, self.blame = self._earliest(running)
-        if self._timer is not None and (left := self.left()) + self._loop.time() < self._timer.when():
-            self._timer.cancel()
-            self._timer = self._loop.call_later(left, self._tick)
-
-    def _tick(self) -> None:
-        left = self.due - self._clock()
-        if left <= 0 and self.may_ask():
-            left = self._ask_later()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._tick)
+    def look(self) -> None:
+        """The alarm rang, perhaps for another attempt: if the time of this one is over, ask whether it may go on, or end it."""
+        if self.due > self._clock():
+            return
+        if self.may_ask():
+            self._ask_later()
             return
         self.expired = True
+        if self._alarm is not None:
+            self._alarm.discard(self)
         if self.abort is not None:
             self.abort()
+
+    def _set(self, instant: float, name: str) -> None:
+        self.due, self.blame = self._earliest(instant, name)
+        if self._alarm is not None:
+            self._alarm.expect(self)
 
     # ---- a gap that may be a tool call, held back until it is whole ----------------------------------------------
 
@@ -134,14 +136,12 @@ class Watch:
 
     def _grace(self) -> float:
         """Move `due` so that the server can be asked meanwhile, within the deadline; gives the seconds for it."""
-        self.due, _ = self._earliest((self._clock() - self.began + _ASKING, self.blame))
+        self.due, _ = self._earliest(self._clock() + _ASKING, self.blame)
         return self.due - self._clock()
 
-    def _ask_later(self) -> float:
-        """The same for event loops: the question is a task of its own, and the read goes on. Gives the seconds until `due`."""
-        seconds = self._grace()
-        self._asking = self._loop.create_task(self._find_out(seconds, self.last_token))
-        return seconds
+    def _ask_later(self) -> None:
+        """The same for event loops: the question is a task of its own, and the read goes on."""
+        self._asking = asyncio.get_running_loop().create_task(self._find_out(self._grace(), self.last_token))
 
     async def _find_out(self, seconds: float, last_token: float) -> None:
         assert self._holds is not None
@@ -154,14 +154,13 @@ class Watch:
     def _judge(self, *, held: bool) -> None:
         """The gap may go on for another `idle`, `silence` at most; or it is over now."""
         self._given_up, self.expired = not held, False
-        now, end = self._clock() - self.began, self.last_token - self.began + (self._limits.silence or 0.0)
+        now, end = self._clock(), self.last_token + (self._limits.silence or 0.0)
         again = (now + self._limits.idle, self._limits.idle_name)
-        self._set(min(again, (end, "timeout")) if held else (now, self._limits.idle_name))
+        self._set(*min(again, (end, "timeout")) if held else (now, self._limits.idle_name))
 
-    def _earliest(self, running: tuple[float, str]) -> tuple[float, str]:
-        """The instant at which the first of the running timer, the whole-answer timer and the deadline expires."""
-        instant = self.began + running[0]
-        return (instant, running[1]) if instant < self._end[0] else self._end
+    def _earliest(self, instant: float, name: str) -> tuple[float, str]:
+        """The first of the running timer, the whole-answer timer and the deadline: when it expires, and its name."""
+        return (instant, name) if instant < self._end[0] else self._end
 
 
 def quick(seconds: float) -> Limits:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from .exchange import Exchange, WireRequest
 from .litellm import LiteLLMExchange
 from .ollama import OllamaExchange, loaded_in, tags_in, warm_up
-from .openai import OpenAIExchange, Target, models_in
+from .openai import OpenAIExchange, Target, models_in, path_of
 from .question import Question
 from .tabby import TabbyExchange, loaded_model
 
@@ -46,7 +45,7 @@ class Look:
 def get(path: str, target: Target) -> WireRequest:
     """A request for one of a dialect's paths."""
     headers = {"accept": "application/json", "accept-encoding": "identity", **target.headers}
-    return WireRequest("GET", urlsplit(target.base).path + path, headers)
+    return WireRequest("GET", path_of(target.base) + path, headers)
 
 
 _OPENAI = Dialect(OpenAIExchange)

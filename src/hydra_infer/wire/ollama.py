@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..plain import brief, count_of, number_of, table_of, text_of
 from ..reply import Assembler
@@ -18,7 +17,7 @@ from .bounds import MAX_CHOICES, MAX_EARLY_EVENTS, MAX_VALUES, load
 from .exchange import Event, Receiver, WireRequest, broken
 from .fields import estimated_tokens
 from .lines import Lines
-from .openai import Target
+from .openai import Target, path_of
 from .question import Question, to_json
 from .trouble import Failure, Trouble, failure_of_error, failure_of_status
 
@@ -59,7 +58,7 @@ class OllamaExchange(Receiver):
         body, self.warnings = self._translated(target)
         self.request = WireRequest(
             method="POST",
-            path=urlsplit(target.base).path + _PATHS[question.path],
+            path=path_of(target.base) + _PATHS[question.path],
             headers={**question.headers, "accept-encoding": "identity", "content-type": "application/json", **target.headers},
             body=to_json(body),
         )
@@ -242,7 +241,7 @@ def warm_up(target: Target) -> WireRequest:
     """A request that loads the model and asks nothing of it: an empty prompt, with the options that calls will have."""
     body = {"model": target.local_name, "stream": False, **({"options": {"num_ctx": target.context}} if target.context else {})}
     headers = {"accept-encoding": "identity", "content-type": "application/json", **target.headers}
-    return WireRequest("POST", urlsplit(target.base).path + "/api/generate", headers, json.dumps(body).encode())
+    return WireRequest("POST", path_of(target.base) + "/api/generate", headers, json.dumps(body).encode())
 
 
 def tags_in(body: bytes) -> list[str]:

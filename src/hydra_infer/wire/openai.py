@@ -16,7 +16,7 @@ from .splice import NotAnObject, Text
 from .sse import SSEParser
 from .trouble import Failure, failure_of_error, failure_of_status
 
-__all__ = ["OpenAIExchange", "Target", "as_chunk", "models_in", "rename"]
+__all__ = ["OpenAIExchange", "Target", "as_chunk", "models_in", "path_of", "rename"]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 # Numbers are most of what embeddings are, and small.
@@ -36,6 +36,12 @@ class Target(NamedTuple):
     context: int | None = None
 
 
+@functools.lru_cache(maxsize=256)
+def path_of(base: str) -> str:
+    """The path below which a server's API stands; empty for most."""
+    return urlsplit(base).path
+
+
 class OpenAIExchange(Receiver):
     """One attempt in the OpenAI dialect; see Exchange for how it is driven."""
 
@@ -44,18 +50,15 @@ class OpenAIExchange(Receiver):
     def __init__(self, question: Question, target: Target) -> None:
         super().__init__(question.path)
         self._question, self._target = question, target
-        self.request = WireRequest(
-            method="POST",
-            path=f"{urlsplit(target.base).path}/v1{question.path}",
-            headers={
-                **question.headers,
-                "accept": "text/event-stream" if question.stream else "application/json",
-                "accept-encoding": "identity",
-                "content-type": "application/json",
-                **target.headers,
-            },
-            body=question.body_for(target.local_name),
-        )
+        headers = {
+            **question.headers,
+            "accept": "text/event-stream" if question.stream else "application/json",
+            "accept-encoding": "identity",
+            "content-type": "application/json",
+            **target.headers,
+        }
+        path = f"{path_of(target.base)}/v1{question.path}"
+        self.request = WireRequest("POST", path, headers, question.body_for(target.local_name))
         self._sse: SSEParser | None = None
         self._is_whole = False  # the body has begun as no stream does
         self._open_choices: set[int] = set()
@@ -206,12 +209,13 @@ class OpenAIExchange(Receiver):
         delta = choice.get("delta")
         if delta is None:
             return bool(choice.get("text"))
-        # Nearly every piece is a piece of content, which a look at the first key tells.
-        if not delta.get("content") and (calls := delta.get("tool_calls")):
+        if delta.get("content"):  # as nearly every piece has
+            return True
+        if calls := delta.get("tool_calls"):
             self._unnumbered += sum(call.get("index") is None for call in calls)
             if self._unnumbered > MAX_CHOICES:
                 raise ValueError(f"more than {MAX_CHOICES} tool calls came")
-        return bool(delta.get("content")) or bool(choice.get("text")) or any(map(delta.get, _TOKEN_KEYS))
+        return bool(choice.get("text")) or any(map(delta.get, _TOKEN_KEYS))
 
     def _redirect(self, location: str) -> None:
         """Follow within the same origin, where the key may go; another origin must never see it."""
@@ -284,8 +288,10 @@ def _flaw(data: Any, path: str) -> str | None:
         return flaw
     if path == "/embeddings":
         return None if all(map(_is_vector, rows)) else "a row of data is no embedding"
-    if path == "/chat/completions" and not all(row.get("message") for row in rows):
-        return "a choice has no message"
+    if path == "/chat/completions":
+        for row in rows:
+            if not row.get("message"):
+                return "a choice has no message"
     return None
 
 

@@ -86,4 +86,4 @@ def read_question(path: str, data: bytes, headers: dict[str, str]) -> Question:
         raise ConfigError(f"the request's field 'model' is {brief(model)}", hint="name a model that the router serves")
     if not isinstance(stream, bool) and stream is not None:
         raise ConfigError(f"the request's field 'stream' is {brief(stream)}", hint="true or false")
-    return Question(path=path, body=body, model=model, stream=bool(stream), headers=headers)
+    return Question(path, body, model, bool(stream), headers)

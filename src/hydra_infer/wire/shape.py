@@ -20,20 +20,22 @@ def flaw_in(data: Mapping[str, Any]) -> str | None:
     for choice in choices:
         if type(choice) is not dict:
             return "a choice is not an object"
-        if not _is_place(choice.get("index")) or not _is_text(choice.get("finish_reason")):
+        index, reason = choice.get("index"), choice.get("finish_reason")
+        if (index is not None and not _is_place(index)) or (reason is not None and type(reason) is not str):
             return "a choice's index or finish_reason is none"
-        for name in ("delta", "message"):
-            piece = choice.get(name)
+        for piece in (choice.get("delta"), choice.get("message")):
             if piece is None:
                 continue
             if type(piece) is not dict:
-                return f"a choice's {name} is not an object"
-            if (calls := piece.get("tool_calls")) is not None and (flaw := _flaw_in_calls(calls)):
+                return "a choice's delta or message is not an object"
+            if "tool_calls" in piece and (flaw := _flaw_in_calls(piece["tool_calls"])):
                 return flaw
     return None
 
 
 def _flaw_in_calls(calls: Any) -> str | None:
+    if calls is None:
+        return None
     if type(calls) is not list or len(calls) > MAX_CHOICES:
         return "tool_calls is not a list, or far too long"
     for call in calls:

@@ -6,7 +6,7 @@ import codecs
 import json
 import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # public in CPython and PyPy, not in the stubs
-from typing import Any
+from typing import Any, NoReturn
 
 from ..plain import brief
 
@@ -16,6 +16,8 @@ _decoder = json.JSONDecoder()
 # What stands around the keys and values of an object: up to the first key's quote or the end, a colon, up to the next key's.
 _begin = re.compile(r'[ \t\r\n]*\{[ \t\r\n]*["}]')
 _colon = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
+# Nearly every key, with its colon: one without escapes, after the quote that opens it.
+_plain_key = re.compile(r'([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*')
 _next = re.compile(r'[ \t\r\n]*(?:,[ \t\r\n]*"|\})')
 _nothing_more = re.compile(r"[ \t\r\n]*\Z")
 
@@ -41,7 +43,10 @@ class Text:
 
     def replace(self, **values: Any) -> bytes:
         """The text with these top-level values set; a key that was not there is added at the end."""
-        if all(isinstance(value, str) and self.fields.get(key) == value for key, value in values.items()):
+        for key, value in values.items():
+            if type(value) is not str or self.fields.get(key) != value:
+                break
+        else:
             return self._data  # it says so already
         pieces: list[str] = []
         position = 0
@@ -60,21 +65,23 @@ def _scan(text: str) -> tuple[dict[str, Any], dict[str, tuple[int, int]], int]:
     """Values, (start, end) of each value's text, and where the closing brace stands. Strings and values go through C."""
     values: dict[str, Any] = {}
     spans: dict[str, tuple[int, int]] = {}
-    mark = _expect(_begin, text, 0, "an object that begins with a key")
-    while text[mark.end() - 1] == '"':
-        key, at = scanstring(text, mark.end(), True)
-        start = _expect(_colon, text, at, "a colon").end()
+    mark = _begin.match(text) or _missing("an object that begins with a key", 0)
+    at = mark.end()
+    while text[at - 1] == '"':
+        if plain := _plain_key.match(text, at):
+            key, start = plain[1], plain.end()
+        else:
+            key, at = scanstring(text, at, True)
+            start = (_colon.match(text, at) or _missing("a colon", at)).end()
         if key in values:
             raise NotAnObject(f"the key {brief(key)} stands there twice")
         values[key], end = _decoder.raw_decode(text, start)
         spans[key] = (start, end)
-        mark = _expect(_next, text, end, "a comma and a key, or the end of the object,")
-    _expect(_nothing_more, text, mark.end(), "the end")
-    return values, spans, mark.end() - 1
+        at = (_next.match(text, end) or _missing("a comma and a key, or the end of the object,", end)).end()
+    if at != len(text) and not _nothing_more.match(text, at):
+        _missing("the end", at)
+    return values, spans, at - 1
 
 
-def _expect(pattern: re.Pattern[str], text: str, at: int, what: str) -> re.Match[str]:
-    found = pattern.match(text, at)
-    if found is None:
-        raise NotAnObject(f"{what} is missing at character {at}")
-    return found
+def _missing(what: str, at: int) -> NoReturn:
+    raise NotAnObject(f"{what} is missing at character {at}")

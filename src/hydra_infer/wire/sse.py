@@ -19,23 +19,26 @@ class SSEParser:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The data of every event that `data` completes, in order. Raises LineTooLong."""
-        return [event for line in self._lines.feed(data) if (event := self._line(line))]
+        return self._events(self._lines.feed(data))
 
     def end(self) -> list[bytes]:
         """The event that the end of the stream completes, if any: several servers leave the last blank line out."""
-        return [event for line in (*self._lines.end(), b"") if (event := self._line(line))]
+        return self._events([*self._lines.end(), b""])
 
-    def _line(self, line: bytes) -> bytes | None:
-        if not line:
-            event, self._data, self._size = b"\n".join(self._data), [], 0
-            return event or None
-        if line.startswith(b"data:"):
-            value = line[6:] if line[5:6] == b" " else line[5:]
-            self._data.append(value)
-            self._size += len(value)
-            if self._size > self._max or len(self._data) > MAX_EVENT_LINES:
-                raise LineTooLong(f"one event is larger than {self._max} bytes or {MAX_EVENT_LINES} lines")
-        return None
+    def _events(self, lines: list[bytes]) -> list[bytes]:
+        events = []
+        for line in lines:
+            if line.startswith(b"data:"):
+                value = line[6:] if line.startswith(b" ", 5) else line[5:]
+                self._data.append(value)
+                self._size += len(value)
+                if self._size > self._max or len(self._data) > MAX_EVENT_LINES:
+                    raise LineTooLong(f"one event is larger than {self._max} bytes or {MAX_EVENT_LINES} lines")
+            elif not line and self._data:
+                if event := b"\n".join(self._data):
+                    events.append(event)
+                self._data, self._size = [], 0
+        return events
 
 
 def encode_event(data: bytes, name: str = "") -> bytes:
