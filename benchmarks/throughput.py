@@ -19,7 +19,7 @@ from pathlib import Path
 
 import page
 from clients import CLIENTS
-from measure import ABSENT, Figures
+from measure import ABSENT, WINDOWS, Figures
 from stub import stub
 
 PACKAGES = ["aiohttp", "httpx", "httpx2", "openai", "langchain-openai", "pydantic-ai-slim", "any-llm-sdk", "litellm"]
@@ -132,7 +132,8 @@ def main() -> None:
     before = os.getloadavg()[0]
     found = rounds(given.rounds, given.only, pythons)
     how = (
-        f"Medians of {given.rounds} rounds, each client in a process and on a core of its own, one small server on another\n"
+        f"Medians of {given.rounds} rounds, each client in a process and on a core of its own, one small server on another; of\n"
+        f"each figure the best of {WINDOWS} moments, since whatever else a machine does only takes away\n"
         f"({page.machine()}; load {before:.1f} when it began). Ratios of the same round are the result, not figures.\n"
         f"{releases(pythons)}."
     )

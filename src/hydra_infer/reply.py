@@ -41,9 +41,12 @@ class Timings:
     decode_tps: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
-    """One piece of a streamed answer; `str(chunk)` is its text, `raw` the event it came in."""
+    """One piece of a streamed answer; `str(chunk)` is its text, `raw` the event it came in.
+
+    Not frozen, unlike its neighbours: there is one for each token, and to make a frozen one costs as much as to parse it.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -223,13 +226,8 @@ class Assembler:
             if "message" not in choice:
                 choice["message"] = {"role": "assistant", "content": None}
             _merge_delta(choice["message"], delta)
-        return index, Chunk(
-            text_of(delta.get("content")) or text_of(piece.get("text")),
-            _reasoning(delta),
-            tuple(delta.get("tool_calls") or ()),
-            piece.get("finish_reason"),
-            event,
-        )
+        text = text_of(delta.get("content")) or text_of(piece.get("text"))
+        return index, Chunk(text, _reasoning(delta), tuple(delta.get("tool_calls") or ()), piece.get("finish_reason"), event)
 
 
 def usage_of(body: Mapping[str, Any]) -> Usage:

@@ -195,7 +195,7 @@ class OpenAIExchange(Receiver):
         for choice in choices:
             tokens = self._choice(choice) or tokens
         self.answered = self.answered or tokens
-        return Event(data, message, tokens=tokens, usage_only=not choices and bool(data.get("usage")))
+        return Event(data, message, tokens, False, not choices and bool(data.get("usage")))
 
     def _choice(self, choice: dict[str, Any]) -> bool:
         """Note where this choice stands; tells whether the piece carries tokens."""
