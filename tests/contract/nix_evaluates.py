@@ -15,20 +15,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+from awkward_service import AWKWARD
+
 from hydra_infer.configs.nix import nixos_module
-from hydra_infer.configs.services import OllamaService, TabbyService
+from hydra_infer.configs.services import OllamaService
 from hydra_infer.configs.systemd import sections
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "homelab" / "rendered" / "nixos"
-TABBY = TabbyService(
-    name="tabby-big",
-    folder="/opt/tabby API 100%",
-    python="/opt/tabby API 100%/venv/bin/python",
-    user="typhon",
-    prestart=("/opt/hydra infer/hydra-infer", "prestart", "${HOME}", "50%", 'say "hi"; \\'),
-    mounts=("/mnt/models", "/mnt/more models"),
-    environment={"A": "x y", "B": "%n \\ ' ''"},
-)
 OLLAMA = OllamaService(models="/mnt/m", cards=(), context=8192)
 
 
@@ -47,13 +40,13 @@ def main() -> int:
             assert evaluated(module).keys() <= {"systemd", "services"}, module
         with tempfile.TemporaryDirectory() as folder:
             module = Path(folder) / "module.nix"
-            module.write_text(nixos_module(tabby=[TABBY], ollama=OLLAMA), encoding="utf-8")
+            module.write_text(nixos_module(tabby=[AWKWARD], ollama=OLLAMA), encoding="utf-8")
             found = evaluated(module)
     except subprocess.CalledProcessError as error:
         print(error.stderr, file=sys.stderr)
         return 1
     told = found["systemd"]["services"]["tabby-big"]
-    assert {"Unit": told["unitConfig"], "Service": told["serviceConfig"]} == sections(TABBY), told
+    assert {"Unit": told["unitConfig"], "Service": told["serviceConfig"]} == sections(AWKWARD), told
     assert found["services"]["ollama"]["environmentVariables"] == {**OLLAMA.variables(), **OLLAMA.visible()}
     print("Nix evaluates the modules, and they say what was meant")
     return 0

@@ -14,26 +14,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+from awkward_service import AWKWARD
+
 from hydra_infer.configs.services import OllamaService, TabbyService
 from hydra_infer.configs.systemd import ollama_dropin, tabby_unit
 
 UNITS = "etc/systemd/system"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "homelab" / "rendered" / "tabby" / "tabby.service"
 OLLAMA = "[Unit]\nDescription=Ollama\n[Service]\nExecStart=/usr/local/bin/ollama serve\n"
-SERVICES = (
-    TabbyService(folder="/opt/tabbyAPI", python="/opt/tabbyAPI/venv/bin/python", user="typhon"),
-    TabbyService(
-        name="tabby-big",
-        folder="/opt/tabby API 100%",
-        python="/opt/tabby API 100%/venv/bin/python",
-        user="typhon",
-        config="/etc/hydra/big.yml",
-        prestart=("/opt/hydra infer/hydra-infer", "prestart", "$HOME", "50%", 'say "hi"; \\'),
-        mounts=("/mnt/models", "/mnt/more models"),
-        cards=("0", "1"),
-        environment={"A": "x y", "B": "%n \\ '"},
-    ),
-)
+SERVICES = (TabbyService(folder="/opt/tabbyAPI", python="/opt/tabbyAPI/venv/bin/python", user="typhon"), AWKWARD)
 
 
 def system(root: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fleet.good import GOOD
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
@@ -15,23 +16,6 @@ from hydra_infer import ConfigError, Fleet, UnknownModel
 from hydra_infer.fleet.schema import FleetFile, editor_schema
 
 PLANTED = "sk-planted-0123456789"
-
-GOOD = """\
-hosts:
-  box: {cards: [RTX 4090], ram: 60}
-servers:
-  big:
-    kind: tabby
-    url: http://box:5000
-    host: box
-    models:
-      large: {name: Large-EXL3, context: 32k, cache: q8, aliases: gpt-4, fallbacks: [small]}
-  little:
-    kind: ollama
-    url: box:11434
-    models: {small: "llama3.1:8b", "nomic-embed-text": }
-router: {strategy: fastest, deadline: 45}
-"""
 
 
 def fleet(tmp_path: Path, text: str, **options: Any) -> Fleet:

@@ -7,6 +7,8 @@ import re
 import warnings
 from typing import Any
 
+from fleet.good import GOOD
+
 from hydra_infer.configs.document import nodes
 from hydra_infer.configs.edit import diff, edit
 from hydra_infer.configs.litellm import read_litellm
@@ -141,23 +143,7 @@ model: {cache_mode: FP17, max_seq_len: "32768", max_batch_size: 1, gpu_split_aut
 logging: {prompt: true}
 unknown: 1
 """
-FLEET = """\
-hosts:
-  box: {cards: [RTX 4090], ram: 60}
-servers:
-  big:
-    kind: tabby
-    url: http://box:5000
-    host: box
-    api_key: {env: KEY}
-    models:
-      large: {name: Large-EXL3, context: 32k, cache: q8, aliases: gpt-4, fallbacks: [small]}
-  little:
-    kind: ollama
-    url: box:11434
-    models: {small: "llama3.1:8b", "nomic-embed-text": }
-router: {strategy: fastest, deadline: 45}
-"""
+FLEET = GOOD.replace("    host: box\n", "    host: box\n    api_key: {env: KEY}\n")
 LITELLM = """\
 model_list:
   - model_name: llama-70b

@@ -48,6 +48,7 @@ class Place:
         self.config = folder / "config.yml"
         self.cards = [Gpu("RTX 5090", free=31), Gpu("RTX 4090", free=23)]
         self.now, self.ended = 0.0, list[int]()
+        self.children: list[subprocess.Popen[bytes]] = []
         self.say(port=1)
 
     def say(self, port: int, **model: Any) -> None:
@@ -71,7 +72,13 @@ class Place:
 
     def _end(self, orphan: Process) -> bool:
         self.ended.append(orphan.pid)
-        return end(orphan)
+        return end(orphan, self.look)
+
+    def look(self, pid: int) -> Process | None:
+        """A process as it is now. We are its parent, and until we ask after it, it would keep its number when it is gone."""
+        for child in self.children:
+            child.poll()
+        return process(pid)
 
     def start(self, **options: Any) -> Report:
         return prestart(self.config, means=self.means(), **options)
@@ -93,19 +100,18 @@ class Server:
 @pytest.fixture
 def server(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Starts processes that listen: TabbyAPI's own by their folder, or foreign ones."""
-    children: list[subprocess.Popen[bytes]] = []
 
     def begin(*arguments: str, foreign: bool = False) -> Server:
         folder = tmp_path_factory.mktemp("elsewhere") if foreign else place.folder
         (folder / "main.py").write_text(SERVER)
         command = [os.path.realpath(sys.executable), "main.py", *arguments]
         child = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE)
-        children.append(child)
+        place.children.append(child)
         assert child.stdout is not None
         return Server(child, int(child.stdout.readline()))
 
     yield begin
-    for child in children:
+    for child in place.children:
         child.kill()
         child.communicate()
 
@@ -258,7 +264,7 @@ def test_one_that_still_loads_has_no_port_and_is_found_by_its_memory(place: Plac
 
     def ends(orphan: Process) -> bool:
         place.cards = free
-        return end(orphan)
+        return end(orphan, place.look)
 
     report = prestart(place.config, kill_orphan=True, python=PYTHON, means=dataclasses.replace(means, end=ends))
     assert report.healthy
@@ -342,17 +348,12 @@ def test_a_proof_is_more_than_a_likeness(process: Process, instance: Instance, o
     assert (proof(process, instance) is not None) is ours
 
 
-def test_one_that_ignores_the_first_signal_gets_the_second(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_ignores_the_first_signal_gets_the_second(place: Place, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hydra_infer.ops.orphan._PATIENCE", 0.2)
     own = server("--stubborn")
     orphan = process(own.child.pid)
     assert orphan is not None
-
-    def look(pid: int) -> Process | None:
-        own.child.poll()  # ours is its parent, which would keep its name
-        return process(pid)
-
-    assert end(orphan, look)
+    assert end(orphan, place.look)
     assert own.child.wait(5) == -signal.SIGKILL
     assert end(orphan), "it is gone already"
 

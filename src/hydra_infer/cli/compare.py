@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .progress import Telling
-from .words import command, key_in, tokens
+from .words import command, key_in, show, tokens
 
 __all__ = ["add_bench"]
 
@@ -55,5 +55,5 @@ def _bench(arguments: argparse.Namespace) -> int:
     )
     if arguments.html:
         Path(arguments.html).write_text(report.to_html(), encoding="utf-8")
-    print(report.to_json() if arguments.json else report)
+    show(report, arguments)
     return 0

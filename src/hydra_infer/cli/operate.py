@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from .progress import progress
-from .words import command, print_json, tokens
+from .words import command, show, tokens
 
 if TYPE_CHECKING:
     from ..ops.doctor.report import Report
@@ -119,13 +119,10 @@ def _switch(arguments: argparse.Namespace) -> int:
     if done is None:
         print(f"no switch of {arguments.fleet} was interrupted")
         return 0
-    if arguments.json:
-        print_json(done.to_dict())
-    else:
-        print(done)
+    show(done, arguments)
     return 0 if done.outcome == "done" or arguments.undo else 1
 
 
 def _print_report(report: Report, arguments: argparse.Namespace) -> int:
-    print(report.to_json() if arguments.json else report)
+    show(report, arguments)
     return 0 if report.healthy else 1

@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ConfigError
 from .progress import progress
-from .words import command, key_in, print_json, router_of, servers, tokens
-
-if TYPE_CHECKING:
-    from ..routing.errand import Change
+from .words import command, key_in, print_json, router_of, servers, show, tokens
 
 __all__ = ["add_servers"]
 
@@ -48,10 +45,7 @@ def add_servers(commands: Any) -> None:
 def _status(arguments: argparse.Namespace) -> int:
     with router_of(arguments) as router:
         status = router.status()
-    if arguments.json:
-        print_json(status.to_dict())
-    else:
-        print(status)
+    show(status, arguments)
     return 0 if status.healthy and not _unsettled(arguments) else 1
 
 
@@ -85,12 +79,14 @@ def _load(arguments: argparse.Namespace) -> int:
             progress=report,
             timeout=arguments.timeout,
         )
-    return _print_change(done, arguments)
+    show(done, arguments)
+    return 0
 
 
 def _unload(arguments: argparse.Namespace) -> int:
     with router_of(arguments) as router:
-        return _print_change(router.unload(arguments.model, backend=arguments.backend, timeout=arguments.timeout), arguments)
+        show(router.unload(arguments.model, backend=arguments.backend, timeout=arguments.timeout), arguments)
+    return 0
 
 
 def _pull(arguments: argparse.Namespace) -> int:
@@ -98,10 +94,10 @@ def _pull(arguments: argparse.Namespace) -> int:
         return _fetch(arguments)
     if not (arguments.url or arguments.fleet):
         raise ConfigError("pull needs a server (--url, --fleet), or --into FOLDER for a Hugging Face repository")
-    with router_of(arguments) as router:
-        with progress() as report:
-            done = router.pull(arguments.model, backend=arguments.backend, progress=report, timeout=arguments.timeout)
-        return _print_change(done, arguments)
+    with router_of(arguments) as router, progress() as report:
+        done = router.pull(arguments.model, backend=arguments.backend, progress=report, timeout=arguments.timeout)
+    show(done, arguments)
+    return 0
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
@@ -126,11 +122,3 @@ def _unsettled(arguments: argparse.Namespace) -> bool:
     if told is not None:
         print(f"hydra-infer: {': '.join(told)}", file=sys.stderr)
     return told is not None
-
-
-def _print_change(done: Change, arguments: argparse.Namespace) -> int:
-    if arguments.json:
-        print_json(done.to_dict())
-    else:
-        print(done)
-    return 0

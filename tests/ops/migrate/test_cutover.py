@@ -164,7 +164,8 @@ def test_an_interrupted_cutover_is_told_and_not_mixed_with_another(machine: Scen
     assert machine.now == machine.new
 
 
-def test_two_at_once_are_refused(machine: Scene) -> None:
+def test_two_at_once_are_refused(machine: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hydra_infer.ops.journal._LOOK_SECONDS", 0.05)
     machine.folder.mkdir()
     with Journal(machine.folder / "journal"), pytest.raises(HydraError, match="another process"):
         cutover(machine.folder, machine.move(), **OPTIONS)
