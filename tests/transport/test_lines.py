@@ -19,8 +19,9 @@ from hydra_infer import AllBackendsFailed, Backend, HydraError, Router, StreamBr
 from hydra_infer.transport.aiohttp_line import AiohttpLine, async_line
 from hydra_infer.transport.network import _AsyncStream as AsyncStream
 from hydra_infer.transport.network import _SyncStream as SyncStream
-from hydra_infer.transport.upstream import AsyncHttpLine
+from hydra_infer.transport.upstream import AsyncHttpLine, LineFailed
 from hydra_infer.transport.watch import CURRENT, Watch, quick
+from hydra_infer.wire.exchange import WireRequest
 
 CERTIFICATE = Path(__file__).parents[1] / "data" / "localhost.pem"  # self-signed, for 127.0.0.1, with its key
 
@@ -206,6 +207,31 @@ def test_a_release_without_limits_on_headers_is_not_used(release: str, kind: typ
     assert isinstance(async_line(Backend.openai("http://127.0.0.1:1")), kind)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     assert isinstance(async_line(Backend.openai("http://127.0.0.1:1")), AsyncHttpLine)
+
+
+@pytest.mark.parametrize("line", [AiohttpLine, AsyncHttpLine])
+def test_who_ends_an_attempt_is_told_apart(line: type[AiohttpLine | AsyncHttpLine]) -> None:
+    async def main(url: str) -> None:
+        asked, task = line(Backend.openai(url)), asyncio.current_task()
+        assert task is not None
+        watch = Watch(quick(0.05), time.monotonic)
+        with pytest.raises(LineFailed):
+            await asked.send(WireRequest("GET", "/v1/models", {}), watch)
+        assert watch.expired
+        watch.stop()
+        assert task.cancelling() == 0
+        late = Watch(quick(30), time.monotonic)
+        sending = asyncio.create_task(asked.send(WireRequest("GET", "/v1/models", {}), late))
+        await asyncio.sleep(0.05)
+        late.expired = True  # as whoever looked at what was left just now has noted
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        late.stop()
+        await asked.aclose()
+
+    with FaultServer([5.0]) as server:
+        asyncio.run(main(server.url))
 
 
 @both

@@ -73,7 +73,7 @@ class AiohttpLine:
                 timeout=_connecting(watch.connect_left()),
             )
         except asyncio.CancelledError as error:
-            if not watch.expired or task.uncancel() > cancelling:  # somebody else's
+            if not watch.aborted or task.uncancel() > cancelling:  # somebody else's
                 raise
             if watch.socket is not None:  # a server that reads no more would hold it open, and what is still to be written
                 with contextlib.suppress(OSError):

@@ -43,6 +43,7 @@ class Watch:
         self._end = (deadline, "deadline") if deadline <= whole else (whole, "timeout")
         self.due, self.blame = self._earliest(self.began + limits.first, limits.first_name)
         self.expired = False
+        self.aborted = False  # an alarm has ended it
         self.received = 0  # bytes of this attempt's response
         self.fresh = False  # a new connection was made for it
         self.socket: socket.socket | None = None  # that connection's, for a library that closes it only when all is written
@@ -103,7 +104,7 @@ class Watch:
         if self.may_ask():
             self._ask_later()
             return
-        self.expired = True
+        self.expired = self.aborted = True
         if self._alarm is not None:
             self._alarm.discard(self)
         if self.abort is not None:
