@@ -28,7 +28,8 @@ class Alarm:
 
     def __init__(self) -> None:
         self._watched: set[Watched] = set()
-        self._set_for = math.inf  # the instant for which the timer that counts is set
+        self._timer: asyncio.TimerHandle | None = None
+        self._set_for = math.inf  # the instant for which it is set
 
     def add(self, watched: Watched) -> None:
         """Look at this one too, from the running event loop."""
@@ -42,14 +43,14 @@ class Alarm:
     def expect(self, watched: Watched) -> None:
         """Its `due` has been moved."""
         if watched.due < self._set_for:
+            if self._timer is not None:
+                self._timer.cancel()
             self._set_for = watched.due
-            asyncio.get_running_loop().call_later(max(0.0, watched.left()), self._ring, watched.due)
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, watched.left()), self._ring)
 
-    def _ring(self, instant: float) -> None:
-        if instant != self._set_for:  # an earlier timer has taken its place
-            return
+    def _ring(self) -> None:
+        self._timer, self._set_for = None, math.inf
         for watched in tuple(self._watched):
             watched.look()
-        self._set_for = math.inf
         if self._watched:
             self.expect(min(self._watched, key=attrgetter("due")))
