@@ -225,6 +225,9 @@ class Assembler:
         if delta or "delta" in piece:
             if "message" not in choice:
                 choice["message"] = {"role": "assistant", "content": None}
+            if len(delta) == 1 and type(content := delta.get("content")) is str:  # as nearly every piece is
+                grow(choice["message"], "content", content)
+                return index, Chunk(content, "", (), piece.get("finish_reason"), event)
             _merge_delta(choice["message"], delta)
         text = text_of(delta.get("content")) or text_of(piece.get("text"))
         return index, Chunk(text, _reasoning(delta), tuple(delta.get("tool_calls") or ()), piece.get("finish_reason"), event)

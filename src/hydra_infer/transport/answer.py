@@ -50,6 +50,10 @@ class Told:
         """Seconds from asking this backend to its first token."""
         return None if self._watch.first_token is None else self._watch.first_token - self._watch.began
 
+    def ready(self) -> Event | None:
+        """The next event, if it is here already: one read brings many where a server is quick."""
+        return self._ready.popleft() if self._ready else None
+
     def _take(self, events: list[Event]) -> None:
         self._ready.extend(events)
         tokens = self._count(events)

@@ -142,7 +142,7 @@ class AsyncStream(_Reading):
         return self
 
     async def __anext__(self) -> Chunk:
-        async for event in self._answer:
+        while (event := self._answer.ready() or await anext(self._answer, None)) is not None:
             if (chunk := self._read(event)) is not None:
                 return chunk
         if self._reply is None:
