@@ -250,10 +250,11 @@ def rename(event: Event, model: str) -> bytes:
     local_name = event.data.get("model")
     if local_name is None or local_name == model:
         return event.raw
-    for needle, renamed in _renamings(local_name, model) if isinstance(local_name, str) else ():
-        # Standing there once, it is the top-level value (inside strings its quotes would be escaped).
-        if event.raw.count(needle) == 1:
-            return event.raw.replace(needle, renamed)
+    # Standing there once, it is the top-level key (inside strings its quotes would be escaped), unless that is in disguise.
+    if isinstance(local_name, str) and event.raw.count(b'"model"') == 1 and b"\\u006" not in event.raw:
+        for needle, renamed in _renamings(local_name, model):
+            if needle in event.raw:
+                return event.raw.replace(needle, renamed)
     try:
         return Text(event.raw).replace(model=model)
     except NotAnObject:  # with a key that stands there twice, say: then as it was read
