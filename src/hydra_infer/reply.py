@@ -267,10 +267,11 @@ def _merge_tool_calls(calls: list[JsonDict], pieces: list[Mapping[str, Any]]) ->
 
 def _merge_logprobs(choice: JsonDict, new: Mapping[str, Any]) -> None:
     """Lists (of tokens) grow by what came; anything else is as it was said last."""
-    have = choice["logprobs"] = choice.get("logprobs") or {}
+    before = choice.get("logprobs")
+    have = choice["logprobs"] = before if isinstance(before, dict) else {}
     for key, value in new.items():
-        if isinstance(value, list) and isinstance(before := have.get(key), list):
-            before += value
+        if isinstance(value, list) and isinstance(known := have.get(key), list):
+            known += value
         else:
             have[key] = list(value) if isinstance(value, list) else value
 
