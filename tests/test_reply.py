@@ -59,6 +59,13 @@ def test_tool_call_pieces_are_merged_by_index_and_whole_ones_appended() -> None:
     ]
 
 
+def test_pieces_go_on_with_a_call_that_came_in_a_message_and_lacks_half_of_it() -> None:
+    assembler = Assembler()
+    assembler.add({"choices": [{"index": 0, "message": {"tool_calls": [{"id": "a"}]}}]})
+    assembler.add(chat({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}))
+    assert assembler.reply().tool_calls == [{"id": "a", "type": None, "function": {"name": "f", "arguments": "{}"}}]
+
+
 def test_both_spellings_of_reasoning_are_read() -> None:
     for key in ("reasoning_content", "reasoning"):
         assembler = Assembler()

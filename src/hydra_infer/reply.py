@@ -260,9 +260,10 @@ def _merge_tool_calls(calls: list[JsonDict], pieces: list[Mapping[str, Any]]) ->
             position = len(calls) - 1
         call, function = calls[position], piece.get("function") or {}
         for key in ("id", "type"):
-            call[key] = piece.get(key) or call[key]
-        grow(call["function"], "name", function.get("name") or "")
-        grow(call["function"], "arguments", function.get("arguments") or "")
+            call[key] = piece.get(key) or call.get(key)
+        said = call["function"] = call.get("function") or {}
+        grow(said, "name", function.get("name") or "")
+        grow(said, "arguments", function.get("arguments") or "")
 
 
 def _merge_logprobs(choice: JsonDict, new: Mapping[str, Any]) -> None:
