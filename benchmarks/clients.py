@@ -243,18 +243,19 @@ class LiteLLM:
         return "".join([chunk.choices[0].delta.content or "" async for chunk in answer])
 
 
+# Those that are held against each other stand next to each other: a machine's speed changes while all take their turns.
 CLIENTS: dict[str, Callable[[str], Any]] = {
     "a bare asyncio socket": Floor,
     "aiohttp": Aiohttp,
+    "litellm.Router": LiteLLM,
     "Router over aiohttp": Router,
-    "Router over httpcore": RouterHttpcore,
     "httpx": Httpx,
+    "Router over httpcore": RouterHttpcore,
     "httpx2": Httpx2,
     "openai": OpenAI,
     "LangChain with_fallbacks": LangChain,
     "pydantic-ai FallbackModel": PydanticAI,
     "any-llm": AnyLLM,
-    "litellm.Router": LiteLLM,
     "httpx + pydantic, sync": HttpxSync,
     "Router, sync": RouterSync,
 }
