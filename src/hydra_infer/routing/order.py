@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..wire.fields import estimated_tokens
 from .place import Candidate
-from .roster import Roster
+from .roster import Roster, late_last
 from .strategies import Ask, Strategy
 
 __all__ = ["in_order"]
@@ -19,13 +19,13 @@ def in_order(roster: Roster, ask: Ask, strategy: Strategy) -> Iterator[Candidate
     whether it was true.
     """
     tokens: int | None = None
-    put_off = []
-    for candidate in filter(ask.is_left, roster.prepared(strategy)(ask)):
+
+    def is_too_small(candidate: Candidate) -> bool:
+        nonlocal tokens
         context = candidate.context
-        if context is not None:
-            tokens = estimated_tokens(ask.fields) if tokens is None else tokens
-            if context < tokens:
-                put_off.append(candidate)
-                continue
-        yield candidate
-    yield from put_off
+        if context is None:
+            return False
+        tokens = estimated_tokens(ask.fields) if tokens is None else tokens
+        return context < tokens
+
+    return late_last(filter(ask.is_left, roster.prepared(strategy)(ask)), is_too_small)
