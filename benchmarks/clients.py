@@ -70,13 +70,13 @@ class Aiohttp:
 
 
 class Httpx:
-    """Without a limit on connections, as the Router has none."""
+    """Without a limit on connections, and they are kept as long as the Router keeps its own."""
 
     library = "httpx"
 
     def __init__(self, url: str) -> None:
         library = __import__(self.library)
-        limits = library.Limits(max_connections=None, max_keepalive_connections=None)
+        limits = library.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=30)
         self._client, self._url = library.AsyncClient(timeout=300, limits=limits), f"{url}/v1/chat/completions"
 
     async def whole(self) -> str:

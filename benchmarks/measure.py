@@ -1,6 +1,7 @@
-"""One client's figures, in a process of its own: python measure.py CLIENT URL HOLDING_URL CORE (or -1)
+"""One client in a process of its own: python measure.py CLIENT URL HOLDING_URL CORE (or -1)
 
-It prints them as JSON. Exit status 3: this interpreter lacks the client's library.
+It prints what its first answer took, and then measures a moment whenever it is told to: a line "whole 32" on stdin (whole or
+stream, and how many at once) is answered with a line of JSON. Exit status 3: this interpreter lacks the client's library.
 """
 
 from __future__ import annotations
@@ -20,39 +21,34 @@ from typing import Any
 from clients import CLIENTS
 from stub import CHUNKS, open_many_files
 
-WINDOWS, SECONDS = 3, 0.4  # for each figure: the best of so many; what else a machine does only ever takes away
-PARALLEL = (1, 32, 128, 512)
+SECONDS = 0.4  # a moment
 OPEN = 400  # streams held open at once, for what one of them holds
 ABSENT = 3
 
 Figures = dict[str, float]
 
 
-async def measure(name: str, url: str, holding: str) -> Figures:
+async def main(name: str, url: str, holding: str) -> None:
     client = CLIENTS[name](url)
     assert await result(client.whole()) == "x" * 400
     figures = {"first": time.process_time() * 1e3, "memory": most_resident()}
     assert (await result(client.stream())).startswith("token 0 token 1 ")
-    in_loops = inspect.iscoroutinefunction(client.whole)
-    if in_loops:  # before much has been asked: memory that was freed once would be used again, and not be seen
+    if inspect.iscoroutinefunction(client.whole):  # before much has been asked: what was freed once would not be seen
         figures["stream"] = await held(CLIENTS[name](holding).stream)
     gc.collect()
-    for parallel in PARALLEL if in_loops else (1,):
-        figures[f"cpu{parallel}"], figures[f"rate{parallel}"] = await best(client.whole, parallel)
-    figures["chunk"] = (await best(client.stream, 16 if in_loops else 1))[0] / CHUNKS
-    return figures
+    tell(figures)
+    for line in sys.stdin:  # this stops the event loop, too: out of its turn a client does nothing
+        face, parallel = line.split()
+        tell(await moment(getattr(client, face), int(parallel), CHUNKS if face == "stream" else 1))
 
 
-async def best(ask: Callable[[], Any], parallel: int) -> tuple[float, float]:
-    """Microseconds of CPU per call and calls per second, connections made beforehand, each of the window that shows it best."""
-    for _ in range(2):
-        await asyncio.gather(*(result(ask()) for _ in range(parallel)))
-    windows = [await window(ask, parallel) for _ in range(WINDOWS)]
-    return min(cpu for cpu, _ in windows), max(rate for _, rate in windows)
+def tell(figures: Figures) -> None:
+    print(json.dumps(figures), flush=True)
 
 
-async def window(ask: Callable[[], Any], parallel: int) -> tuple[float, float]:
-    """The two figures of a moment."""
+async def moment(ask: Callable[[], Any], parallel: int, pieces: int) -> Figures:
+    """Microseconds of CPU a piece and pieces per second, connections made beforehand."""
+    await asyncio.gather(*(result(ask()) for _ in range(parallel)))
     calls, began, cpu = 0, time.perf_counter(), time.process_time()
 
     async def caller() -> None:
@@ -62,7 +58,8 @@ async def window(ask: Callable[[], Any], parallel: int) -> tuple[float, float]:
             calls += 1
 
     await asyncio.gather(*(caller() for _ in range(parallel)))
-    return (time.process_time() - cpu) / calls * 1e6, calls / (time.perf_counter() - began)
+    pieces *= calls
+    return {"cpu": (time.process_time() - cpu) / pieces * 1e6, "rate": pieces / (time.perf_counter() - began)}
 
 
 async def held(stream: Callable[[], Any]) -> float:
@@ -104,7 +101,7 @@ if __name__ == "__main__":
     if int(core) >= 0:
         os.sched_setaffinity(0, {int(core)})
     try:
-        print(json.dumps(asyncio.run(measure(name, url, holding))), flush=True)
+        asyncio.run(main(name, url, holding))
     except ModuleNotFoundError:
         os._exit(ABSENT)
     os._exit(0)  # peers that leave connections open would only tell of it
