@@ -15,7 +15,7 @@ import pytest
 from servers.fault import CUT, FaultServer, chunked, head, hello, word
 from transport.faces import LOOPED, both, chat
 
-from hydra_infer import AllBackendsFailed, Backend, HydraError, Router, StreamBroken
+from hydra_infer import AllBackendsFailed, Backend, HydraError, Router, StreamBroken, __version__
 from hydra_infer.transport.aiohttp_line import AiohttpLine, async_line
 from hydra_infer.transport.network import _AsyncStream as AsyncStream
 from hydra_infer.transport.network import _SyncStream as SyncStream
@@ -48,6 +48,7 @@ def test_what_goes_out_is_ours_alone(face: str, monkeypatch: pytest.MonkeyPatch)
             "authorization": "Bearer k",
             "content-type": "application/json",
             "content-length": str(len(body)),
+            "user-agent": f"hydra-infer/{__version__}",
         }
         router.close()
 

@@ -47,7 +47,7 @@ def ask(backend: Backend, path: str, *, headers: dict[str, str] | None = None, b
     try:
         response = line.send(request, Watch(quick(seconds), time.monotonic))
         try:
-            for piece in response:
+            while piece := response.read():
                 got += piece
                 if len(got) > _MOST:
                     return Answer(0, trouble=f"its answer to {path} is longer than {_MOST} bytes")

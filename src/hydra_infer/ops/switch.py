@@ -262,7 +262,7 @@ def _bring(row: Backend, name: str, settings: Mapping[str, Any], seconds: float)
         request = words.load(Target(row.url, name, row.admin_headers()), settings)
         response = line.send(request, Watch(quick(seconds), time.monotonic))
         reading.head(response.status, response.headers)
-        for piece in response:
+        while piece := response.read():
             reading.feed(piece)
         reading.end()
         response.close()

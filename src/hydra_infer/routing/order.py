@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..wire.fields import estimated_tokens
 from .place import Candidate
-from .roster import Roster, late_last
+from .roster import Roster
 from .strategies import Ask, Strategy
 
 __all__ = ["in_order"]
@@ -19,13 +19,14 @@ def in_order(roster: Roster, ask: Ask, strategy: Strategy) -> Iterator[Candidate
     whether it was true.
     """
     tokens: int | None = None
-
-    def is_too_small(candidate: Candidate) -> bool:
-        nonlocal tokens
-        context = candidate.context
-        if context is None:
-            return False
-        tokens = estimated_tokens(ask.fields) if tokens is None else tokens
-        return context < tokens
-
-    return late_last(filter(ask.is_left, roster.prepared(strategy)(ask)), is_too_small)
+    put_off = []
+    for candidate in roster.prepared(strategy)(ask):
+        if not ask.is_left(candidate):
+            continue
+        if (context := candidate.place.context(candidate.local)) is not None:
+            tokens = estimated_tokens(ask.fields) if tokens is None else tokens
+            if context < tokens:
+                put_off.append(candidate)
+                continue
+        yield candidate
+    yield from put_off

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import io
 import socket
-from collections.abc import AsyncIterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +18,7 @@ from ..wire.trouble import Failure, Trouble
 from .alarm import Alarm
 from .loops import PerLoop
 from .network import said, socket_options
-from .upstream import KEEPALIVE, AsyncHttpLine, AsyncLine, AsyncResponse, LineFailed, decoded
+from .upstream import KEEPALIVE, USER_AGENT, AsyncHttpLine, AsyncLine, AsyncResponse, LineFailed, decoded
 from .watch import CURRENT, Watch
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ class AiohttpLine:
         session = self._aiohttp.ClientSession(
             connector=connector,
             cookie_jar=self._aiohttp.DummyCookieJar(),
-            skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
+            headers={"user-agent": USER_AGENT},
             auto_decompress=False,
             trust_env=False,
         )
@@ -142,21 +141,15 @@ class _Response:
                 self._closed.add_done_callback(_heard)
                 self._closed.add_done_callback(self._cut)
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        data = b""
+    async def read(self) -> bytes:
         if self._error is None:
             try:
-                data = await self._response.content.readany()
+                return await self._response.content.readany()
             except self._faults as error:
                 # One that aiohttp raises again and again would gather the frames of every response that it ended.
-                self._error, data = error.with_traceback(None), self._left_over()
-        if data:
-            return data
-        if self._error is None:
-            raise StopAsyncIteration
+                self._error = error.with_traceback(None)
+            if data := self._left_over():
+                return data
         broken = Failure(Trouble.BROKEN, f"connection lost: {str(self._error) or type(self._error).__name__}")
         raise LineFailed(_silent(self._watch) if self._watch.expired else broken) from self._error
 

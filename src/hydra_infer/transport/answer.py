@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from ..reply import usage_of
@@ -95,12 +95,11 @@ class Answer(Told):
         events: list[Event],
         attempt: Attempt,
         response: Response,
-        body: Iterator[bytes],
         *,
         ended: bool,
     ) -> None:
         super().__init__(exchange, watch, events, attempt, ended=ended)
-        self._response, self._body = response, body
+        self._response = response
 
     def __iter__(self) -> Answer:
         return self
@@ -127,15 +126,15 @@ class Answer(Told):
             self._end(exchange.failure)
             return
         try:
-            data = next(self._body, None)
-            self._take(exchange.end() if data is None else exchange.feed(data))
+            data = self._response.read()
+            self._take(exchange.feed(data) if data else exchange.end())
         except LineFailed as error:
             self._end(None if exchange.finished else error.failure)
             return
         except BaseException:
             self.close()
             raise
-        if exchange.failure or data is None:
+        if exchange.failure or not data:
             self._end(exchange.failure)
 
     def _end(self, failure: Failure | None) -> None:
@@ -153,12 +152,11 @@ class AsyncAnswer(Told):
         events: list[Event],
         attempt: Attempt,
         response: AsyncResponse,
-        body: AsyncIterator[bytes],
         *,
         ended: bool,
     ) -> None:
         super().__init__(exchange, watch, events, attempt, ended=ended)
-        self._response, self._body = response, body
+        self._response = response
         self._loop = asyncio.get_running_loop()
 
     def __aiter__(self) -> AsyncAnswer:
@@ -192,15 +190,15 @@ class AsyncAnswer(Told):
             await self._end(exchange.failure)
             return
         try:
-            data = await anext(self._body, None)
-            self._take(exchange.end() if data is None else exchange.feed(data))
+            data = await self._response.read()
+            self._take(exchange.feed(data) if data else exchange.end())
         except LineFailed as error:
             await self._end(None if exchange.finished else error.failure)
             return
         except BaseException:
             await self.aclose()
             raise
-        if exchange.failure or data is None:
+        if exchange.failure or not data:
             await self._end(exchange.failure)
 
     async def _end(self, failure: Failure | None) -> None:

@@ -67,7 +67,7 @@ def _get(line: HttpLine, path: str) -> str:
     response = line.send(WireRequest("GET", path, {"accept-encoding": "identity"}), Watch(quick(_SECONDS), time.monotonic))
     body = b""
     try:
-        for data in response:
+        while data := response.read():
             body += data
             if len(body) >= _ENOUGH:
                 break

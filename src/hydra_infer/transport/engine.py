@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendError, ContextTooLong, HydraError
-from ..reply import Assembler
+from ..reply import Assembler, Chunk
 from ..wire.exchange import WireRequest
 from ..wire.sse import encode_event
 from ..wire.trouble import Failure, Trouble
@@ -65,77 +64,78 @@ class AsyncEngineLine:
         """The engine belongs to whoever loaded it."""
 
 
-class _Body:
+class _Whole:
     """A complete JSON answer."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         self.status, self.headers, self._data = status, _JSON, json.dumps(body).encode()
 
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._data
+    def _take(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+
+class _Body(_Whole):
+    def read(self) -> bytes:
+        return self._take()
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-class _AsyncBody(_Body):
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        data, self._data = self._data, b""
-        if not data:
-            raise StopAsyncIteration
-        return data
+class _AsyncBody(_Whole):
+    async def read(self) -> bytes:
+        return self._take()
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
 
-class _Stream:
-    """A job's events as server-sent events."""
+class _Events:
+    """A job's chunks as server-sent events."""
 
     def __init__(self, job: Job, watch: Watch) -> None:
         self.status, self.headers = 200, _SSE
-        self._job, self._watch = job, watch
+        self._job, self._watch, self._over = job, watch, False
 
-    def __iter__(self) -> Iterator[bytes]:
+    def _event(self, chunk: Chunk | None) -> bytes:
+        self._over = chunk is None
+        return encode_event(b"[DONE]" if chunk is None else json.dumps(chunk.raw).encode())
+
+    def _failed(self, error: HydraError) -> bytes:
+        self._over = True
+        return encode_event(json.dumps(_error_body(error)).encode())
+
+    def _silent(self) -> LineFailed:
+        return LineFailed(Failure(Trouble.SILENT, self._watch.verdict, limit=self._watch.blame))
+
+
+class _Stream(_Events):
+    def read(self) -> bytes:
+        if self._over:
+            return b""
         try:
-            while (chunk := self._job.take(timeout=max(0.0, self._watch.left()))) is not None:
-                yield encode_event(json.dumps(chunk.raw).encode())
+            return self._event(self._job.take(timeout=max(0.0, self._watch.left())))
         except TimeoutError as error:
-            raise LineFailed(Failure(Trouble.SILENT, self._watch.verdict, limit=self._watch.blame)) from error
+            raise self._silent() from error
         except HydraError as error:
-            yield encode_event(json.dumps(_error_body(error)).encode())
-            return
-        yield encode_event(b"[DONE]")
+            return self._failed(error)
 
     def close(self) -> None:
         self._job.close()
 
 
-class _AsyncStream:
-    def __init__(self, job: Job, watch: Watch) -> None:
-        self.status, self.headers = 200, _SSE
-        self._job, self._watch, self._over = job, watch, False
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
+class _AsyncStream(_Events):
+    async def read(self) -> bytes:
         if self._over:
-            raise StopAsyncIteration
+            return b""
         try:
             chunk = await self._job.take_async()
-            if chunk is not None:
-                return encode_event(json.dumps(chunk.raw).encode())
-            self._over = True
-            if self._watch.expired:
-                raise LineFailed(Failure(Trouble.SILENT, self._watch.verdict, limit=self._watch.blame)) from None
-            return encode_event(b"[DONE]")
         except HydraError as error:
-            self._over = True
-            return encode_event(json.dumps(_error_body(error)).encode())
+            return self._failed(error)
+        if chunk is None and self._watch.expired:
+            raise self._silent()
+        return self._event(chunk)
 
     async def aclose(self) -> None:
         self._watch.stop()

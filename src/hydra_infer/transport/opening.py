@@ -42,10 +42,10 @@ class Opening:
         too_far = "too many redirects" if self.exchange.moved else "it ended without an answer"
         return hushed(self._lost or self.exchange.failure or Failure(Trouble.BROKEN, too_far), self._step.backend)
 
-    def take(self, data: bytes | None) -> None:
-        """A piece of the body, or None for its end."""
-        self.ended = data is None
-        self.events += self.exchange.end() if data is None else self.exchange.feed(data)
+    def take(self, data: bytes) -> None:
+        """A piece of the body, an empty one at its end."""
+        self.ended = not data
+        self.events += self.exchange.feed(data) if data else self.exchange.end()
 
     def lost(self, error: LineFailed) -> None:
         """The line failed. A server may close a kept connection at any time: then nothing was asked yet, and asking is free."""

@@ -93,7 +93,7 @@ class Shell:
             response = self._lines[backend.name].send(request, watch)
             try:
                 reading.head(response.status, response.headers)
-                for data in response:
+                while data := response.read():
                     _read(reading, data, watch, deliver)
                     if reading.done:
                         break
@@ -130,7 +130,7 @@ class Shell:
             response = self._lines[backend.name].send(get(path, target(backend)), watch)
             try:
                 body = Body()
-                for data in response:
+                while data := response.read():
                     body.add(data)
             finally:
                 response.close()
@@ -165,13 +165,12 @@ class Shell:
             watch, response = Watch(step.limits, self._clock, functools.partial(self._holds, step)), None
             try:
                 response = self._lines[step.backend.name].send(opening.request, watch)
-                body = iter(response)
                 opening.exchange.head(response.status, response.headers)
                 while opening.undecided:
-                    opening.take(next(body, None))
+                    opening.take(response.read())
                 if opening.answered:
                     watch.token()
-                    answer = Answer(opening.exchange, watch, opening.events, step, response, body, ended=opening.ended)
+                    answer = Answer(opening.exchange, watch, opening.events, step, response, ended=opening.ended)
                     response = None  # its answer closes it now
                     return answer
             except LineFailed as error:
@@ -241,7 +240,7 @@ class AsyncShell:
             response = await self._line(backend).send(request, watch)
             try:
                 reading.head(response.status, response.headers)
-                async for data in response:
+                while data := await response.read():
                     _read(reading, data, watch, deliver)
                     if reading.done:
                         break
@@ -281,7 +280,7 @@ class AsyncShell:
             response = await self._line(backend).send(request, watch)
             try:
                 body = Body()
-                async for data in response:
+                while data := await response.read():
                     body.add(data)
             finally:
                 await response.aclose()
@@ -329,15 +328,14 @@ class AsyncShell:
             watch, response = Watch(step.limits, self._clock, functools.partial(self._holds, step)), None
             try:
                 response = await self._line(step.backend).send(opening.request, watch)
-                body = aiter(response)
                 opening.exchange.head(response.status, response.headers)
                 while opening.undecided:
-                    opening.take(await anext(body, None))
+                    opening.take(await response.read())
                 if opening.answered:
                     if opening.ended:
                         watch.stop()  # nothing more is waited for
                     watch.token()
-                    answer = AsyncAnswer(opening.exchange, watch, opening.events, step, response, body, ended=opening.ended)
+                    answer = AsyncAnswer(opening.exchange, watch, opening.events, step, response, ended=opening.ended)
                     response = None
                     return answer
             except LineFailed as error:

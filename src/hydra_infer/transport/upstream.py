@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import httpcore
 
+from .. import __version__
 from ..routing.backend import Backend
 from ..wire.exchange import WireRequest
 from ..wire.trouble import Failure, Trouble
@@ -19,10 +20,24 @@ from .loops import PerLoop
 from .network import AsyncNetwork, SyncNetwork, said, socket_options
 from .watch import CURRENT, Watch
 
-__all__ = ["KEEPALIVE", "AsyncHttpLine", "AsyncLine", "AsyncResponse", "HttpLine", "Line", "LineFailed", "Response", "decoded"]
+__all__ = [
+    "KEEPALIVE",
+    "USER_AGENT",
+    "AsyncHttpLine",
+    "AsyncLine",
+    "AsyncResponse",
+    "HttpLine",
+    "Line",
+    "LineFailed",
+    "Response",
+    "decoded",
+]
 
 # A kept connection older than this is not used again; servers' own limits are 5 s (uvicorn) and up, hence the free retry.
 KEEPALIVE = 30.0
+
+# Who asks, for a server's log.
+USER_AGENT = f"hydra-infer/{__version__}"
 
 # What httpcore raises when a connection breaks.
 _BREAKS = (httpcore.NetworkError, httpcore.ProtocolError, OSError)
@@ -37,12 +52,12 @@ class LineFailed(Exception):
 
 
 class Response(Protocol):
-    """A response whose body is read by iterating; header names are lower-case."""
+    """A response whose body is read piece by piece, an empty one at its end; header names are lower-case."""
 
     status: int
     headers: dict[str, str]
 
-    def __iter__(self) -> Iterator[bytes]: ...
+    def read(self) -> bytes: ...
     def close(self) -> None: ...
 
 
@@ -52,7 +67,7 @@ class AsyncResponse(Protocol):
     status: int
     headers: dict[str, str]
 
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def read(self) -> bytes: ...
     async def aclose(self) -> None: ...
 
 
@@ -124,11 +139,12 @@ class _HttpResponse:
     def __init__(self, response: httpcore.Response, watch: Watch, over: Callable[[], None]) -> None:
         self.status, self.headers = response.status, decoded(response.headers)
         self._response, self._watch = response, watch
+        self._parts = response.iter_stream()
         self._over: Callable[[], None] | None = over
 
-    def __iter__(self) -> Iterator[bytes]:
+    def read(self) -> bytes:
         try:
-            yield from self._response.iter_stream()
+            return next(self._parts, b"")
         except httpcore.TimeoutException as error:
             raise LineFailed(_timed_out(self._watch, error)) from error
         except _BREAKS as error:
@@ -202,12 +218,9 @@ class _AsyncHttpResponse:
         self._parts = response.aiter_stream()
         self._over: Callable[[], Awaitable[None]] | None = over
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
+    async def read(self) -> bytes:
         try:
-            return await anext(self._parts)
+            return await anext(self._parts, b"")
         except httpcore.TimeoutException as error:
             raise LineFailed(_timed_out(self._watch, error)) from error
         except _BREAKS as error:
@@ -256,6 +269,7 @@ class _Origin:
     def request(self, request: WireRequest) -> httpcore.Request:
         headers = [
             self._host,
+            (b"user-agent", USER_AGENT.encode()),
             *((name.encode(), value.encode("latin-1", "replace")) for name, value in request.headers.items()),
             (b"content-length", str(len(request.body)).encode()),
         ]
