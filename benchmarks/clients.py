@@ -127,7 +127,7 @@ class Router:
 
     async def whole(self) -> str:
         _, body = await self._desk.ahandle("POST", "/v1/chat/completions", (), json.dumps(WHOLE).encode(), None)
-        return str(json.loads(b"".join([part async for part in body]))["choices"][0]["message"]["content"])
+        return str(json.loads(b"".join([part async for part in body]).decode())["choices"][0]["message"]["content"])
 
     async def stream(self) -> str:
         return "".join([chunk.text async for chunk in self._router.aio.stream("m", MESSAGES)])

@@ -150,7 +150,8 @@ def _say_again(path: str, stream: bool, events: list[Event], exchange: Any, *, w
     json.dumps(reply.to_dict())
     assert isinstance(reply.text, str)
     assert reply.timings.decode_tps is None or isinstance(reply.timings.decode_tps, int | float)
-    renderings: list[Any] = [ChatRendering(told, wants_usage=True)]
+    asked = {"model": "said", "messages": [], "stream_options": {"include_usage": True}}
+    renderings: list[Any] = [ChatRendering(Question(path, Fields(asked), "said", stream), told)]
     if path == "/chat/completions":
         renderings.append(ResponsesRendering({"input": "hi"}, told))
     for rendering in renderings:

@@ -93,8 +93,8 @@ class Outcome(NamedTuple):
         return f"{self.backend}: answered" if self.answered else f"{self.backend}: {self.message or self.result}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return self._asdict()
+        """Plain data, times to the microsecond."""
+        return {**self._asdict(), "seconds": round(self.seconds, 6)}
 
 
 # ---- instructions, and what is sent back for each ------------------------------------------------------------

@@ -67,7 +67,7 @@ def failover(
 
     `tell` gets its events; without `tell_good` only those of trouble, and of what helped after it.
     """
-    return _Failover(call, pool, policy, strategy, clock, tell, tell_good).steps()
+    return _Failover(call, pool, policy, strategy, clock, tell, tell_good, clock()).steps()
 
 
 @dataclass(slots=True)
@@ -79,15 +79,12 @@ class _Failover:
     clock: Callable[[], float]
     tell: Tell
     tell_good: bool
-    began: float = field(init=False)
+    began: float
     outcomes: list[Outcome] = field(default_factory=list)
     tried: set[tuple[str, str | None]] = field(default_factory=set)  # (backend, its name of the model; None: whichever)
     retries: int = 0
     lone: bool = False  # one backend is all there is: it is retried instead of failed over, and never rests
     more_context_than: int | None = None  # after an overflow: only a larger context can help
-
-    def __post_init__(self) -> None:
-        self.began = self.clock()
 
     def steps(self) -> Flow:
         if unasked := self.pool.unasked(self.call.models):
@@ -315,13 +312,13 @@ class _Failover:
     # ---- the story -------------------------------------------------------------------------------------------
 
     def _note(self, candidate: Candidate, model: str, failure: Failure | None, seconds: float) -> None:
-        name, local_name, seconds = candidate.place.backend.name, candidate.local.name, round(seconds, 6)
+        name, local_name = candidate.place.backend.name, candidate.local.name
         result, message, status = (
             ("answered", "", None) if failure is None else (str(failure.trouble), failure.message, failure.status)
         )
         self.outcomes.append(Outcome(name, model, local_name, result, message, status, seconds))
         if self.tell_good or failure is not None or len(self.outcomes) > 1:
-            self.tell(Attempted(name, model, local_name, result, status, seconds, len(self.outcomes)))
+            self.tell(Attempted(name, model, local_name, result, status, round(seconds, 6), len(self.outcomes)))
 
     def _unserved(self) -> GaveUp:
         """Nobody is known to serve any of the models; servers that would not say what they serve are named."""

@@ -180,12 +180,12 @@ class Pool:
 
     def rested(self, place: Place, local: LocalModel) -> bool:
         """Whether a request may go there: never failed, or its rest is over and nobody is finding out already."""
+        if place.probing:
+            return False
+        if place.rests_until is None and not place.missing:  # as nearly always
+            return True
         now = self._clock()
-        return (
-            not place.probing
-            and (place.rests_until is None or place.rests_until <= now)
-            and place.missing.get(local.name, now) <= now
-        )
+        return (place.rests_until or now) <= now and place.missing.get(local.name, now) <= now
 
     def tiredness(self, place: Place, local: LocalModel) -> float:
         """Seconds until its rest is over, for finding the least tired when all rest."""

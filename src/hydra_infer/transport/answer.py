@@ -173,7 +173,7 @@ class AsyncAnswer(Told):
         """Stop the server's work and release its slot; harmless when the answer is over."""
         if not self._over:
             self._finish(None, left=True)
-            await self._close_response()
+            await self._response.aclose()
 
     def __del__(self) -> None:
         # Nobody can await here: the loop is asked to, and if it is gone, so is its connection.
@@ -182,7 +182,7 @@ class AsyncAnswer(Told):
             self._watch.stop()
             if not self._loop.is_closed():
                 with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(_close_later, self._loop, self._close_response)
+                    self._loop.call_soon_threadsafe(_close_later, self._loop, self._response.aclose)
 
     async def _pull(self) -> None:
         exchange = self._exchange
@@ -203,9 +203,6 @@ class AsyncAnswer(Told):
 
     async def _end(self, failure: Failure | None) -> None:
         self._finish(failure)
-        await self._close_response()
-
-    async def _close_response(self) -> None:
         await self._response.aclose()
 
 

@@ -145,7 +145,7 @@ class _Opened(NamedTuple):
     def rendering(self, answer: Told) -> Rendering:
         if self.asked is not None:
             return ResponsesRendering(self.asked, answer)
-        return ChatRendering(answer, wants_usage=self.call.question.wants_usage)
+        return ChatRendering(self.call.question, answer)
 
 
 def _head(answer: Told, content_type: str) -> Head:

@@ -11,6 +11,7 @@ from ..plain import text_of
 from ..routing.verdict import error_answer
 from ..wire.exchange import Event
 from ..wire.openai import as_chunk, rename
+from ..wire.question import Question
 from ..wire.responses import Speaker
 from ..wire.sse import encode_event
 from .answer import Told
@@ -29,17 +30,17 @@ class Rendering(Protocol):
 
 
 class ChatRendering:
-    """As it came, with the caller's name for the model. `wants_usage`: the caller asked for the token counts itself."""
+    """As it came, with the caller's name for the model."""
 
-    def __init__(self, answer: Told, *, wants_usage: bool) -> None:
-        self._answer, self._wants_usage = answer, wants_usage
+    def __init__(self, question: Question, answer: Told) -> None:
+        self._question, self._answer = question, answer
         self._text: list[str] = []  # for the case that the stream breaks
 
     def whole(self, event: Event) -> bytes:
         return rename(event, self._answer.model)
 
     def part(self, event: Event) -> bytes:
-        if event.usage_only and not self._wants_usage:
+        if event.usage_only and not self._question.wants_usage:
             return b""
         if event.whole:
             return encode_event(json.dumps({**as_chunk(event.data), "model": self._answer.model}).encode())

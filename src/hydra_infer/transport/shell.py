@@ -25,7 +25,7 @@ from .engine import AsyncEngineLine, EngineLine
 from .looks import Body, Got, engine_look, hushed, loaded_path, read_list, shows, target, with_loaded
 from .opening import Opening, still_loading
 from .upstream import AsyncLine, HttpLine, Line, LineFailed
-from .watch import Watch, quick
+from .watch import Holds, Watch, quick
 
 if TYPE_CHECKING:
     from .housekeeping import Housekeeping
@@ -138,8 +138,11 @@ class Shell:
             return error.failure
         return response.status, response.headers, body.whole
 
+    def _holder(self, step: Attempt) -> Holds | None:
+        """What asks, in a long silence, whether the server still has the attempt's model in memory; None: it is not asked."""
+        return None if step.limits.silence is None else functools.partial(self._holds, step)
+
     def _holds(self, step: Attempt, seconds: float) -> bool:
-        """Whether the server still has the attempt's model in memory."""
         return shows(step, self._get(step.backend, loaded_path(step), Watch(quick(seconds), self._clock)))
 
     def close(self) -> None:
@@ -162,7 +165,7 @@ class Shell:
                 return loaded
         opening = Opening(call, step)
         while True:
-            watch, response = Watch(step.limits, self._clock, functools.partial(self._holds, step)), None
+            watch, response = Watch(step.limits, self._clock, self._holder(step)), None
             try:
                 response = self._lines[step.backend.name].send(opening.request, watch)
                 opening.exchange.head(response.status, response.headers)
@@ -290,6 +293,9 @@ class AsyncShell:
             watch.stop()
         return response.status, response.headers, body.whole
 
+    def _holder(self, step: Attempt) -> Holds | None:
+        return None if step.limits.silence is None else functools.partial(self._holds, step)
+
     async def _holds(self, step: Attempt, seconds: float) -> bool:
         return shows(step, await self._get(step.backend, loaded_path(step), Watch(quick(seconds), self._clock)))
 
@@ -325,7 +331,7 @@ class AsyncShell:
                 return loaded
         opening = Opening(call, step)
         while True:
-            watch, response = Watch(step.limits, self._clock, functools.partial(self._holds, step)), None
+            watch, response = Watch(step.limits, self._clock, self._holder(step)), None
             try:
                 response = await self._line(step.backend).send(opening.request, watch)
                 opening.exchange.head(response.status, response.headers)

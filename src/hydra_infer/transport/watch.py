@@ -33,7 +33,7 @@ class Watch:
 
     def __init__(self, limits: Limits, clock: Callable[[], float], holds: Holds | None = None) -> None:
         self._limits, self._clock = limits, clock
-        self._holds = holds if limits.silence is not None else None
+        self._holds = holds
         self._asking: asyncio.Task[None] | None = None
         self._given_up = False  # the server was asked, and no longer holds the model
         self.began = self.last_token = clock()
