@@ -34,6 +34,8 @@ from .transport.switchboard import Switchboard
 if TYPE_CHECKING:
     import openai
 
+    from .transport.foresight import PlanOf
+
 __all__ = ["AsyncRouter", "Router"]
 
 # A reserved name: a client that is wired wrongly fails instead of reaching a real host.
@@ -59,6 +61,9 @@ class Router(Face):
     `on_event` gets attempts, rests, ends and failures (routing.events) in the thread or loop of their call, so it must be quick;
     the same goes to the log "hydra_infer", one line each with its figures in `extra`.
 
+    `plan_of` plans loads where more is known of a model than its Backend says: called with (backend's name, model, context=,
+    cache=), it gives a Plan or None.
+
     Every call takes OpenAI's fields and: `timeout` and `deadline` (as above, for this call), `fallback=False` (no other model
     than the one named), `tags` (only backends that have them all), `extra_body` (fields sent unchecked), `extra_headers`.
     A field that nearly is one of OpenAI's is an error; any other is passed on with a warning in the reply.
@@ -83,6 +88,7 @@ class Router(Face):
         retries: int = 2,
         cooldown: float = 30.0,
         on_event: Callable[[Event], None] | None = None,
+        plan_of: PlanOf | None = None,
     ) -> None:
         policy = Policy(
             connect_timeout=connect_timeout,
@@ -95,7 +101,13 @@ class Router(Face):
             cooldown=cooldown,
         )
         self._board = Switchboard(
-            backends, policy=policy, strategy=strategy, aliases=aliases, fallbacks=fallbacks, on_event=on_event
+            backends,
+            policy=policy,
+            strategy=strategy,
+            aliases=aliases,
+            fallbacks=fallbacks,
+            on_event=on_event,
+            plan_of=plan_of,
         )
 
     @classmethod

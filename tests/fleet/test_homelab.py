@@ -80,8 +80,8 @@ def test_a_model_is_loaded_as_the_file_says(servers: Servers) -> None:
         assert "no model is loaded" in str(router.status()).splitlines()[1]
         done = router.load("llama-70b")
         assert (done.backend, done.context) == ("tabby", 32768)
-        assert [(load["max_seq_len"], load["cache_mode"]) for load in servers.tabby.loads] == [(32768, "Q8")]
-        assert "not planned" in done.planned  # /mnt/models is not on this machine
+        assert [(load["max_seq_len"], load["cache_mode"]) for load in servers.tabby.loads] == [(32768, "8,8")]
+        assert done.planned.startswith("planned on the cards' whole memory: ")
         assert router.load("qwen-14b").context == 16384
 
 

@@ -20,6 +20,7 @@ from hydra_infer import (
     ConfigError,
     DeadlineExceeded,
     DoesNotFit,
+    Fleet,
     LoadError,
     Refused,
     Router,
@@ -252,6 +253,34 @@ def test_what_was_planned_is_what_is_loaded(face: str, tmp_path: Path) -> None:
     assert (asked["max_seq_len"], asked["cache_mode"]) == (16384, "8,8")
     assert asked["cache_size"] == done.plan.cache_tokens >= 16384 + 2048
     assert json.loads(json.dumps(done.to_dict()))["plan"]["fits"]
+
+
+@both
+def test_a_fleets_router_plans_from_what_the_file_says_of_a_model(
+    face: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "admin")
+    configs = Path(__file__).parents[1] / "data" / "configs"
+    with Tabby({"id": "Old", "parameters": {}}) as server:
+        (tmp_path / "hydra.yaml").write_text(
+            "hosts: {box: {cards: [RTX 5090]}}\n"
+            "servers:\n"
+            f"  tabby: {{kind: tabby, url: '{server.url}', host: box, model_dir: /only/there, admin_key: {{env: KEY}},\n"
+            "    models: {\n"
+            f"    big: {{name: Big, config: {configs / 'Llama-3.1-70B.json'}, bpw: 4.0}},\n"
+            f"    m: {{name: New, config: {configs / 'Llama-3.1-8B.json'}, bpw: 4.0, context: 16384, cache: q8}}}}}}\n"
+        )
+        fleet = Fleet.from_file(tmp_path / "hydra.yaml")
+        with pytest.raises(DoesNotFit):
+            do(face, fleet.router(), "load", "big")
+        assert server.posted() == []
+        done = do(face, fleet.router(), "load", "m", context=32768)
+        assert done.plan.fits
+        assert done.planned.startswith("planned on the cards' whole memory: ")
+        asked = server.posted()[0][1]
+        assert (asked["model_name"], asked["max_seq_len"], asked["cache_mode"]) == ("New", 32768, "8,8")
+        elsewhere = fleet.router(backends=[tabby(server)])  # which the file says nothing of
+        assert do(face, elsewhere, "load", "m", context=4096).planned.startswith("not planned: its Backend has no gpus=")
 
 
 def test_a_model_dir_without_the_model_is_said(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from .source import Source, near
 
 if TYPE_CHECKING:
     from ..ops.doctor.report import Report
+    from ..planner.report import Plan
     from ..router import Router
     from .render import Rendering
     from .report import FleetPlan, Row
@@ -89,6 +90,7 @@ class Fleet:
             ],
             "aliases": aliases_of(self._file),
             "fallbacks": fallbacks_of(self._file),
+            "plan_of": self._plan_of,
             **self._file.router.model_dump(exclude_none=True),
         }
 
@@ -115,6 +117,13 @@ class Fleet:
         from .forecast import foreseen
 
         return foreseen(self._file, self._source, server, model, context=context, cache=cache)
+
+    def _plan_of(self, server: str, model: str, *, context: int | None, cache: str | None) -> Plan | None:
+        """What a Router of this file plans a load by; it may have other servers beside those of the file."""
+        if server not in self._file.servers:
+            return None
+        row = self.foresee(server, model, context=context, cache=cache)
+        return None if row is None else row.plan
 
     def doctor(self, **options: Any) -> Report:
         """What is wrong with it now, and what mends that: hydra_infer.doctor(fleet) with its options. Reads only."""

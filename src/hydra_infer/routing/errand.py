@@ -44,9 +44,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Foresee:
-    """Plan this load. Sent back: the Foresight; a plan that does not fit raises DoesNotFit."""
+    """Plan this load. Sent back: the Foresight; a plan that does not fit raises DoesNotFit. `model`: as callers name it."""
 
     backend: Backend
+    model: str
     local_name: str
     wish: Wish
 

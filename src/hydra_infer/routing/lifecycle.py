@@ -134,7 +134,7 @@ class _Changing:
         )
         foresight = Foresight("not planned: force=True")
         if not self.errand.force:
-            foresight = yield Foresee(self.place.backend, name, configured)
+            foresight = yield Foresee(self.place.backend, self.errand.model, name, configured)
         if was_there and words.alone:  # it would take no new settings for a model that it has
             yield from self._must(words.unload(self._target(name)), Reading())
         settings = {**words.settings(configured), **foresight.settings}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,26 @@ from ..routing.backend import Backend
 from ..routing.errand import Foresee, Foresight
 from ..units import Size
 
-__all__ = ["foresee", "gguf_name"]
+__all__ = ["PlanOf", "foresee", "gguf_name"]
+
+# Who knows more of a server's models than its Backend says: (backend's name, model, context=…, cache=…) -> its Plan, or None.
+PlanOf = Callable[..., Plan | None]
 
 # What plan() counts where nobody says one.
 _CONTEXT = 8192
 
 
-def foresee(step: Foresee) -> Foresight:
+def foresee(step: Foresee, plan_of: PlanOf | None = None) -> Foresight:
     """Plan a load: on the cards' whole memory, since what is loaded there now is going to be replaced.
 
-    Raises DoesNotFit, and UnknownModel where `model_dir` lacks the model.
+    By `plan_of` where it has a plan, else by the files that the Backend names. Raises DoesNotFit, and UnknownModel where
+    `model_dir` lacks the model.
     """
-    backend = step.backend
+    backend, wish = step.backend, step.wish
+    planned = plan_of and plan_of(backend.name, step.model, context=wish.context, cache=wish.cache and wish.cache.lower())
+    if planned is not None:
+        planned.raise_if_unfit()
+        return Foresight(_note(planned), tabby_load(planned) if backend.kind == "tabby" else {}, planned)
     missing = [f"{name}=" for name, value in (("gpus", backend.gpus), ("model_dir", backend.model_dir)) if not value]
     if missing:
         return Foresight(f"not planned: its Backend has no {' and no '.join(missing)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..routing.backend import Backend
@@ -31,6 +31,9 @@ from .forks import renew_in_children
 from .housekeeping import Housekeeping
 from .shell import LOOK_SECONDS, AsyncShell, Looks, Shell
 
+if TYPE_CHECKING:
+    from .foresight import PlanOf
+
 __all__ = ["Switchboard"]
 
 
@@ -46,6 +49,7 @@ class Switchboard:
         aliases: Mapping[str, str] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
         on_event: Callable[[Event], None] | None = None,
+        plan_of: PlanOf | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backends = _with_unique_names(backends)
@@ -58,7 +62,7 @@ class Switchboard:
             find_strategy(strategy),
             strategy if isinstance(strategy, str) else getattr(strategy, "__name__", "yours"),
         )
-        self._clock, self._tell = clock, Chronicle(on_event)
+        self._clock, self._tell, self._plan_of = clock, Chronicle(on_event), plan_of
         self.pool = Pool(self.backends, cooldown=policy.cooldown, clock=clock)
         self._turns = Turns()
         self._housekeeping = Housekeeping(self.pool, clock)
@@ -107,11 +111,11 @@ class Switchboard:
 
     def change(self, verb: str, model: str, deliver: lifecycle.Deliver, **options: Any) -> Change:
         """Load, unload or pull in this thread; `options` as `_changing` has them."""
-        return lifecycle.change(self._shell, self._changing(verb, model, **options), deliver)
+        return lifecycle.change(self._shell, self._changing(verb, model, **options), deliver, self._plan_of)
 
     async def achange(self, verb: str, model: str, deliver: lifecycle.Deliver, **options: Any) -> Change:
         """The same in this event loop."""
-        return await lifecycle.achange(self._aio, self._changing(verb, model, **options), deliver)
+        return await lifecycle.achange(self._aio, self._changing(verb, model, **options), deliver, self._plan_of)
 
     def _changing(
         self,
