@@ -69,7 +69,7 @@ test-units:
 test-nix:
 	$(PYTHON) tests/contract/nix_evaluates.py
 
-# What calls, imports and plans cost beside peers, in docs/benchmarks.md: some ten minutes, on a machine with nothing else to do.
+# What calls, imports and plans cost beside peers, in docs/benchmarks.md: half an hour, on a machine with nothing else to do.
 # The peers' pins and the reasons are in the requirements.
 PEERS := .venv-peers-litellm .venv-peers-agents
 bench-peers: .venv/test $(PEERS:%=%/ready) .venv-peers-planners/ready
