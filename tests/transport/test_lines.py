@@ -54,6 +54,16 @@ def test_what_goes_out_is_ours_alone(face: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @both
+def test_a_callers_own_user_agent_wins(face: str) -> None:
+    with FaultServer(chunked(word("x"), word("", "stop"))) as server:
+        router = one(server)
+        chat(face, router, extra_headers={"User-Agent": "mine"})
+        (_, _, headers, _) = server.requests[0]
+        assert headers["user-agent"] == "mine"
+        router.close()
+
+
+@both
 def test_no_cookie_is_kept(face: str) -> None:
     cookie = head(200, "text/event-stream", transfer_encoding="chunked", set_cookie="a=b; Path=/")
     with FaultServer([cookie, *chunked(word("x"), word("", "stop"))[1:]]) as server:

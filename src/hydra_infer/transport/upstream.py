@@ -267,10 +267,10 @@ class _Origin:
         return httpcore.default_ssl_context() if self.core.scheme == b"https" else None
 
     def request(self, request: WireRequest) -> httpcore.Request:
+        sent = {"user-agent": USER_AGENT, **request.headers}
         headers = [
             self._host,
-            (b"user-agent", USER_AGENT.encode()),
-            *((name.encode(), value.encode("latin-1", "replace")) for name, value in request.headers.items()),
+            *((name.encode(), value.encode("latin-1", "replace")) for name, value in sent.items()),
             (b"content-length", str(len(request.body)).encode()),
         ]
         scheme, host, port = self.core.scheme, self.core.host, self.core.port
