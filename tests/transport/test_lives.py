@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from servers.fault import CUT, RESET, FaultServer, chunked, hello, word
 from transport.faces import LOOPED, both, chat, stream
 
-from hydra_infer import AllBackendsFailed, Backend, Router, StreamBroken
+from hydra_infer import AllBackendsFailed, Backend, HydraError, Router, StreamBroken
 from hydra_infer.transport.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -128,6 +130,89 @@ def test_streams_that_break_leave_nothing(face: str, end: list[Any]) -> None:
         gc.collect()
         assert [thing for thing in gc.get_objects() if isinstance(thing, Watch)] == []
         router.close()
+
+
+NOBODY = "http://127.0.0.1:9"
+FAULTS: dict[str, list[Any]] = {
+    "nobody there": [],
+    "cut at once": [CUT],
+    "no HTTP": [b"nonsense\r\n\r\n"],
+    "half a head": [b"HTTP/1.1 200 OK\r\nconte", CUT],
+    "silent": chunked(word("one"), 2.0, end=False),
+    "cut": chunked(word("one"), CUT, end=False),
+    "reset": chunked(word("one"), RESET, end=False),
+    "malformed": [*chunked(word("one"), end=False), b"zz\r\n", CUT],
+}
+# What asyncio leaves of each connection that is closed: the transport, which holds a method of its own, and its socket.
+ASYNCIOS = 8
+
+
+@both
+@pytest.mark.parametrize("fault", FAULTS)
+def test_calls_that_fail_leave_nothing_for_the_garbage_collector(face: str, fault: str) -> None:
+    """An error kept in a variable of a frame that it went through keeps all that the call had until the collector comes."""
+    times = 8
+    with FaultServer(FAULTS[fault]) as server:
+        url = server.url if FAULTS[fault] else NOBODY
+        router = Router([Backend.openai(url, models=["m"])], idle_timeout=0.05, retries=0)
+        told: list[str] = []
+
+        def fail() -> None:
+            try:
+                with router.stream("m", "hi") as answer:
+                    for _ in answer:
+                        pass
+            except HydraError as error:
+                told.append(error.message)
+
+        async def afail() -> None:
+            try:
+                async for _ in router.aio.stream("m", "hi"):
+                    pass
+            except HydraError as error:
+                told.append(error.message)
+
+        async def loop() -> list[Any]:
+            await afail()
+            with nothing_collected():
+                for _ in range(times):
+                    await afail()
+                await asyncio.sleep(0.05)  # transports close in the loop's next turns
+                return garbage()
+
+        def thread() -> list[Any]:
+            fail()
+            with nothing_collected():
+                for _ in range(times):
+                    fail()
+                return garbage()
+
+        left = thread() if face == "sync" else asyncio.run(loop())
+        assert len(told) == times + 1
+        assert [thing for thing in left if isinstance(thing, types.FrameType | types.TracebackType | Watch)] == []
+        assert len(left) <= (2 if face == "sync" else (ASYNCIOS * times))
+        router.close()
+
+
+@contextlib.contextmanager
+def nothing_collected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def garbage() -> list[Any]:
+    """What only the garbage collector can free."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return gc.garbage[:]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
 
 
 def test_many_threads_ask_at_once_and_connections_are_used_again() -> None:

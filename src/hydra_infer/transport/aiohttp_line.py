@@ -18,7 +18,7 @@ from ..wire.trouble import Failure, Trouble
 from .alarm import Alarm
 from .loops import PerLoop
 from .network import said, socket_options
-from .upstream import KEEPALIVE, USER_AGENT, AsyncHttpLine, AsyncLine, AsyncResponse, LineFailed, decoded
+from .upstream import KEEPALIVE, USER_AGENT, AsyncHttpLine, AsyncLine, AsyncResponse, LineFailed, bare, decoded
 from .watch import CURRENT, Watch
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ class AiohttpLine:
             if watch.socket is not None:  # a server that reads no more would hold it open, and what is still to be written
                 with contextlib.suppress(OSError):
                     watch.socket.shutdown(socket.SHUT_RDWR)
-            raise LineFailed(_silent(watch)) from error
+            raise LineFailed(_silent(watch)) from bare(error)
         except aiohttp.ConnectionTimeoutError as error:
             message = "no connection within connect_timeout"
-            raise LineFailed(Failure(Trouble.UNREACHABLE, message, limit="connect_timeout")) from error
+            raise LineFailed(Failure(Trouble.UNREACHABLE, message, limit="connect_timeout")) from bare(error)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a header with a line break in it
-            raise _without_response(watch, error) from error
+            raise _without_response(watch, error) from bare(error)
         finally:
             CURRENT.reset(token)
         watch.abort = response.close
@@ -147,7 +147,7 @@ class _Response:
                 return await self._response.content.readany()
             except self._faults as error:
                 # One that aiohttp raises again and again would gather the frames of every response that it ended.
-                self._error = error.with_traceback(None)
+                self._error = bare(error)
             if data := self._left_over():
                 return data
         broken = Failure(Trouble.BROKEN, f"connection lost: {str(self._error) or type(self._error).__name__}")

@@ -10,6 +10,7 @@ from typing import Any, Self
 from ..errors import DeadlineExceeded, HydraError, StreamBroken
 from ..reply import Assembler, Chunk, Reply, Timings, usage_of
 from ..wire.exchange import Event
+from ..wire.trouble import Failure
 from .answer import Answer, AsyncAnswer, Told
 
 __all__ = ["AsyncStream", "OpeningStream", "Stream"]
@@ -58,13 +59,10 @@ class _Reading:
     def _end(self) -> None:
         """The events are over: keep the reply, or raise what broke it."""
         self._reply = self._assemble()
-        if (error := self._error()) is not None:
-            raise error
+        if (failure := self._told.failure) is not None:
+            raise self._error(failure)  # kept in no variable: an error and a frame that hold each other wait for the collector
 
-    def _error(self) -> HydraError | None:
-        failure = self._told.failure
-        if failure is None:
-            return None
+    def _error(self, failure: Failure) -> HydraError:
         story = f"{self._told.backend} broke off after {len(self.text)} characters: {failure.message}"
         if failure.limit == "deadline":
             return DeadlineExceeded(

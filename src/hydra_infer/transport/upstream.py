@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpcore
@@ -30,6 +30,7 @@ __all__ = [
     "Line",
     "LineFailed",
     "Response",
+    "bare",
     "decoded",
 ]
 
@@ -42,6 +43,8 @@ USER_AGENT = f"hydra-infer/{__version__}"
 # What httpcore raises when a connection breaks.
 _BREAKS = (httpcore.NetworkError, httpcore.ProtocolError, OSError)
 
+E = TypeVar("E", bound=BaseException)
+
 
 class LineFailed(Exception):
     """The exchange broke on the way. `stale`: on a reused connection with no byte received, so that asking again is safe."""
@@ -49,6 +52,19 @@ class LineFailed(Exception):
     def __init__(self, failure: Failure, *, stale: bool = False) -> None:
         super().__init__(failure.message)
         self.failure, self.stale = failure, stale
+
+
+def bare(error: E) -> E:
+    """A library's error without the frames that it and its causes went through, ours among them.
+
+    aiohttp, asyncio and h11 leave errors in variables of just those frames. Both would wait for the garbage collector, with all
+    that a call holds, and when a server dies that is many calls at once.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__  # and not __context__, which may be an error that our caller is about to handle
+    return error
 
 
 class Response(Protocol):
@@ -104,9 +120,9 @@ class HttpLine:
         except BaseException as error:
             self._over(connection)
             if isinstance(error, httpcore.TimeoutException):
-                raise LineFailed(_timed_out(watch, error)) from error
+                raise LineFailed(_timed_out(watch, error)) from bare(error)
             if isinstance(error, _BREAKS):
-                raise LineFailed(_lost(watch, error, self._origin.host), stale=_is_stale(watch, error)) from error
+                raise LineFailed(_lost(watch, error, self._origin.host), stale=_is_stale(watch, error)) from bare(error)
             raise
         finally:
             CURRENT.reset(token)
@@ -146,9 +162,9 @@ class _HttpResponse:
         try:
             return next(self._parts, b"")
         except httpcore.TimeoutException as error:
-            raise LineFailed(_timed_out(self._watch, error)) from error
+            raise LineFailed(_timed_out(self._watch, error)) from bare(error)
         except _BREAKS as error:
-            raise LineFailed(_lost(self._watch, error)) from error
+            raise LineFailed(_lost(self._watch, error)) from bare(error)
 
     def close(self) -> None:
         over, self._over = self._over, None
@@ -180,11 +196,11 @@ class AsyncHttpLine:
         except BaseException as error:
             await _over(kept, connection)
             if isinstance(error, httpcore.TimeoutException):
-                raise LineFailed(_timed_out(watch, error)) from error
+                raise LineFailed(_timed_out(watch, error)) from bare(error)
             if isinstance(error, _BREAKS):
                 if watch.expired:
-                    raise LineFailed(_timed_out(watch, error)) from error
-                raise LineFailed(_lost(watch, error, self._origin.host), stale=_is_stale(watch, error)) from error
+                    raise LineFailed(_timed_out(watch, error)) from bare(error)
+                raise LineFailed(_lost(watch, error, self._origin.host), stale=_is_stale(watch, error)) from bare(error)
             raise
         finally:
             CURRENT.reset(token)
@@ -222,9 +238,10 @@ class _AsyncHttpResponse:
         try:
             return await anext(self._parts, b"")
         except httpcore.TimeoutException as error:
-            raise LineFailed(_timed_out(self._watch, error)) from error
+            raise LineFailed(_timed_out(self._watch, error)) from bare(error)
         except _BREAKS as error:
-            raise LineFailed(_timed_out(self._watch, error) if self._watch.expired else _lost(self._watch, error)) from error
+            failure = _timed_out(self._watch, error) if self._watch.expired else _lost(self._watch, error)
+            raise LineFailed(failure) from bare(error)
 
     async def aclose(self) -> None:
         self._watch.stop()

@@ -90,6 +90,7 @@ class Watch:
 
     def stop(self) -> None:
         """The attempt is over."""
+        self.abort = None  # a connection and its attempt hold each other
         if self._asking is not None:
             self._asking.cancel()
             self._asking = None
