@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 import types
@@ -139,12 +140,14 @@ FAULTS: dict[str, list[Any]] = {
     "no HTTP": [b"nonsense\r\n\r\n"],
     "half a head": [b"HTTP/1.1 200 OK\r\nconte", CUT],
     "silent": chunked(word("one"), 2.0, end=False),
-    "cut": chunked(word("one"), CUT, end=False),
-    "reset": chunked(word("one"), RESET, end=False),
-    "malformed": [*chunked(word("one"), end=False), b"zz\r\n", CUT],
+    "cut": chunked(word("one"), 0.02, CUT, end=False),
+    "reset": chunked(word("one"), 0.02, RESET, end=False),
+    "malformed": [*chunked(word("one"), 0.02, end=False), b"zz\r\n", CUT],
 }
-# What asyncio leaves of each connection that is closed: the transport, which holds a method of its own, and its socket.
+# What asyncio leaves of a connection that is closed: the transport, which holds a method of its own, and its socket. Over
+# aiohttp they are let go once a response has begun.
 ASYNCIOS = 8
+BEGUN = ("silent", "cut", "reset", "malformed")
 
 
 @both
@@ -190,7 +193,8 @@ def test_calls_that_fail_leave_nothing_for_the_garbage_collector(face: str, faul
         left = thread() if face == "sync" else asyncio.run(loop())
         assert len(told) == times + 1
         assert [thing for thing in left if isinstance(thing, types.FrameType | types.TracebackType | Watch)] == []
-        assert len(left) <= (2 if face == "sync" else (ASYNCIOS * times))
+        let_go = face == "sync" or (fault in BEGUN and sys.modules.get("aiohttp", ...) is not None)
+        assert len(left) <= (2 if let_go else ASYNCIOS * times)
         router.close()
 
 

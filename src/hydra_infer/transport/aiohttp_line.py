@@ -7,7 +7,7 @@ import contextlib
 import functools
 import io
 import socket
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpcore
@@ -137,8 +137,9 @@ class _Response:
             if self._closed is None:
                 self._cut()
             else:
-                self._closed.remove_done_callback(_heard)
-                self._closed.add_done_callback(_heard)
+                over = MethodType(_over, protocol.transport or protocol)  # two of the same one are equal
+                self._closed.remove_done_callback(over)
+                self._closed.add_done_callback(over)
                 self._closed.add_done_callback(self._cut)
 
     async def read(self) -> bytes:
@@ -182,10 +183,18 @@ def _connecting(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(connect=seconds)
 
 
-def _heard(closed: asyncio.Future[None]) -> None:
-    """How a connection ended is told by its body too; asyncio complains of a future's error that nobody looks at."""
+# Methods of its own that a transport of asyncio holds. Python 3.12 lets go of them itself when one is closed, not when it is cut.
+_OWN = ("_read_ready_cb", "_write_ready")
+
+
+def _over(transport: object, closed: asyncio.Future[None]) -> None:
+    """A connection has ended. How is told by its body too, but asyncio complains of a future's error that nobody looks at."""
     if not closed.cancelled():
         closed.exception()
+    held = getattr(transport, "__dict__", {})
+    for name in _OWN:  # else it waits for the garbage collector, and for long, since it is old
+        if name in held:
+            held[name] = None
 
 
 async def _close(link: _Link) -> None:
