@@ -20,6 +20,7 @@ from servers.fault import CUT, RESET, FaultServer, chunked, hello, word
 from transport.faces import LOOPED, both, chat, stream
 
 from hydra_infer import AllBackendsFailed, Backend, HydraError, Router, StreamBroken
+from hydra_infer.transport import aiohttp_line
 from hydra_infer.transport.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -241,6 +242,26 @@ def test_connections_of_a_burst_are_closed_when_they_are_old(monkeypatch: pytest
         router.chat("m", "hi")
         assert (len(kept._idle), len(kept._open)) == (1, 1)
         assert server.connections == 5  # the last used one was taken, the others were closed
+        router.close()
+
+
+@pytest.mark.parametrize("face", ["async-aiohttp"], indirect=True)
+def test_connections_of_a_burst_are_closed_while_calls_go_on(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiohttp itself takes them in turn, so that each is used again before it is old."""
+    monkeypatch.setattr(aiohttp_line, "KEEPALIVE", 0.5)
+    with FaultServer(hello("a")) as server:
+        router = Router([Backend.openai(server.url, models=["m"])])
+
+        async def main() -> None:
+            await asyncio.gather(*(router.aio.chat("m", "hi") for _ in range(5)))
+            assert len(server._open) == 5
+            ends_at = time.monotonic() + 10
+            while len(server._open) > 1 and time.monotonic() < ends_at:
+                await router.aio.chat("m", "hi")
+                await asyncio.sleep(0.01)
+            assert len(server._open) == 1
+
+        asyncio.run(main())
         router.close()
 
 
