@@ -87,7 +87,9 @@ class Client:
         assert self._process.stdin is not None
         self._process.send_signal(signal.SIGCONT)
         print(face, parallel, file=self._process.stdin, flush=True)
-        return self._said() or {}
+        figures = self._said()
+        assert figures is not None, f"{self.name} has ended"
+        return figures
 
     def _said(self) -> Figures | None:
         assert self._process.stdout is not None
